@@ -1,0 +1,87 @@
+"""The way to PostgreSQL: one engine for each process.
+
+Promises: a connection handed out was alive a moment ago, so the first request after PostgreSQL
+came back works; nothing waits without a bound, neither for a connection nor for a statement;
+a server that can't serve is refused with a sentence when the first connection is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+
+POSTGRES_MAJOR_MIN: Final = 14
+
+# A request that has waited so long for a connection is answered "busy" and comes back.
+POOL_TIMEOUT_SECONDS: Final = 10
+# Shorter than a worker's own patience, longer than a failover takes to refuse a connection.
+CONNECT_TIMEOUT_SECONDS: Final = 5
+# Longer than the slowest honest statement, a first page of a very large space, by far.
+STATEMENT_TIMEOUT_MS: Final = 30_000
+# A worker that died without closing its connection must not hold a space's row lock.
+IDLE_TRANSACTION_TIMEOUT_MS: Final = 60_000
+# Proxies drop connections that are silent for long; so old ones are replaced first.
+RECYCLE_SECONDS: Final = 1_800
+
+
+class UnusableDatabase(RuntimeError):  # noqa: N818 - reads as the sentence it is
+    """PostgreSQL answers but can't hold Rejoin's data; the text says what it needs."""
+
+
+def make_engine(
+    url: str, pool_size: int, *, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> Engine:
+    """An engine of at most `pool_size` connections; 0 ms means no timeout (migrations).
+
+    Makes no connection yet. The first one raises UnusableDatabase where PostgreSQL is too old
+    or its database is not in UTF-8.
+    """
+    engine = create_engine(
+        psycopg_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        # Costs a round trip for each checkout, 0.1 ms on a socket: the price of the promise.
+        pool_pre_ping=True,
+        pool_recycle=RECYCLE_SECONDS,
+        pool_use_lifo=True,
+        connect_args=_connect_args(statement_timeout_ms),
+    )
+    event.listen(engine, "connect", _refuse_unusable)
+    return engine
+
+
+def psycopg_url(url: str) -> URL:
+    """The URL as SQLAlchemy wants it: platforms write postgres:// or postgresql://."""
+    parsed = make_url(url)
+    if parsed.drivername not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        raise ValueError("not a PostgreSQL address: write postgresql://user:password@host/name")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _connect_args(statement_timeout_ms: int) -> dict[str, str | int]:
+    options = {
+        "statement_timeout": str(statement_timeout_ms),
+        "idle_in_transaction_session_timeout": str(IDLE_TRANSACTION_TIMEOUT_MS),
+        "timezone": "UTC",
+    }
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "rejoin",
+        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+    }
+
+
+def _refuse_unusable(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
+    version: int = connection.info.server_version
+    if version < POSTGRES_MAJOR_MIN * 10_000:
+        raise UnusableDatabase(
+            f"This is PostgreSQL {version // 10_000}; Rejoin needs {POSTGRES_MAJOR_MIN} or newer."
+        )
+    encoding: str = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise UnusableDatabase(
+            f"The database is encoded in {encoding}; make one with ENCODING 'UTF8'."
+        )
