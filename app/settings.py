@@ -74,7 +74,8 @@ class Settings:
         """
         _refuse_unknown(environ)
         values: dict[str, Any] = {row.field: _read(row, environ) for row in SETTINGS}
-        values["limits"] = Limits(**{row.field: _read(row, environ) for row in LIMITS})
+        limits: dict[str, Any] = {row.field: _read(row, environ) for row in LIMITS}
+        values["limits"] = Limits(**limits)
         production = values["env"] == "production"
         values["host"] = values["host"] or ("0.0.0.0" if production else "127.0.0.1")  # noqa: S104
         if production:
@@ -251,13 +252,13 @@ def _email(text: str) -> str:
 
 
 def _password(text: str) -> str | None:
-    if text and len(text) < 8:  # noqa: PLR2004
+    if text and len(text) < 8:
         raise ValueError("write at least 8 characters")
     return text or None
 
 
 SETTINGS: Final = (
-    Setting("PORT", "port", _whole(0, 65_535), "8000", "The port that the server listens on."),
+    Setting("PORT", "port", _whole(1, 65_535), "8000", "The port that the server listens on."),
     Setting(
         "DATABASE_URL",
         "database_url",
@@ -394,4 +395,6 @@ LIMITS: Final = tuple(
 ALL: Final = SETTINGS + LIMITS
 
 # Names in the same space that other programs of the project read.
-ELSEWHERE: Final = frozenset({"REJOIN_TEST_DATABASE_URL", "REJOIN_TEST_POSTGRES_BIN"})
+ELSEWHERE: Final = frozenset(
+    {"REJOIN_PARENT", "REJOIN_TEST_DATABASE_URL", "REJOIN_TEST_POSTGRES_BIN"}
+)

@@ -74,7 +74,7 @@ def _connect_args(statement_timeout_ms: int) -> dict[str, str | int]:
     }
 
 
-def _refuse_unusable(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
+def _refuse_unusable(connection: Any, _record: object) -> None:
     version: int = connection.info.server_version
     if version < POSTGRES_MAJOR_MIN * 10_000:
         raise UnusableDatabase(

@@ -1,0 +1,127 @@
+"""`python -m app …`: start the server, and tend it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from app.settings import Settings, SettingsError, described
+from storage import embedded
+from storage.cluster import EmbeddedError
+from storage.engine import UnusableDatabase, make_engine
+from storage.migrate import migrate
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command; the exit status is 0, or 1 with a sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options, Settings.from_environ(environ)) or 0)
+    except (SettingsError, EmbeddedError, UnusableDatabase) as refusal:
+        print(f"rejoin: {refusal}", file=sys.stderr)
+    except OperationalError as failure:
+        print(f"rejoin: PostgreSQL can't be reached: {failure.orig}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace, Settings], int | None], text: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    command("serve", _serve, "Migrate and serve, with a PostgreSQL of its own if none is named.")
+    to = command("migrate", _migrate, "Bring the database's schema to this program's.")
+    to.add_argument("--to", default="head", metavar="REVISION", help="or back to: -1, base, an id")
+    command("settings", _settings, "Print the settings in force, secrets hidden.")
+    command("postgres", _postgres, "Run the embedded PostgreSQL alone until interrupted.")
+    command("restored", _restored, "Once after a backup was restored: start each space's epoch.")
+    account = command("account", _account, "Make an account, or set its password or role.")
+    account.add_argument("email")
+    account.add_argument("--role", choices=["user", "support", "admin"])
+    account.add_argument("--password", help="without it, one is made and printed")
+    demo = command("demo", _demo, "Three devices against a fresh server, in under a minute.")
+    demo.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _serve(_options: argparse.Namespace, settings: Settings) -> int:
+    from app.serve import serve
+
+    return serve(settings)
+
+
+def _migrate(options: argparse.Namespace, settings: Settings) -> None:
+    with _engine(settings, statement_timeout_ms=0) as engine:
+        migrate(engine, options.to)
+
+
+def _settings(_options: argparse.Namespace, settings: Settings) -> None:
+    rows = described(settings)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def _postgres(_options: argparse.Namespace, settings: Settings) -> int:
+    from app.serve import wait_for_the_end
+
+    with embedded.start(settings.data, settings.postgres_bin) as server:
+        print(server.url, flush=True)
+        return wait_for_the_end(server)
+
+
+def _restored(_options: argparse.Namespace, settings: Settings) -> None:
+    upkeep = importlib.import_module("storage.upkeep")
+    with _engine(settings) as engine, engine.begin() as connection:
+        spaces: int = upkeep.start_next_epoch(connection)
+    print(f"The next epoch has begun in {spaces} spaces. Devices give back what was lost.")
+
+
+def _account(options: argparse.Namespace, settings: Settings) -> int:
+    bootstrap = importlib.import_module("app.bootstrap")
+    with _engine(settings) as engine:
+        return int(bootstrap.account_command(options, engine, settings) or 0)
+
+
+def _demo(options: argparse.Namespace, _settings: Settings) -> int:
+    demo: Any = importlib.import_module("app.demo")
+    return int(demo.main(options.rest) or 0)
+
+
+@contextmanager
+def _engine(settings: Settings, *, statement_timeout_ms: int | None = None) -> Iterator[Engine]:
+    """An engine of one command, on the database named or on the embedded one."""
+    timeout = {} if statement_timeout_ms is None else {"statement_timeout_ms": statement_timeout_ms}
+    if settings.database_url is not None:
+        server = None
+        url = settings.database_url
+    else:
+        server = embedded.start(settings.data, settings.postgres_bin)
+        url = server.url
+    engine = make_engine(url, 1, **timeout)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+        if server is not None:
+            server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""How gunicorn serves, whether `python -m app serve` or a platform's Procfile starts it."""
+
+# First of all: what is imported before it is patched would block a worker's every connection.
+from gevent import monkey
+
+monkey.patch_all()
+
+import ctypes
+import os
+import signal
+import sys
+
+from app.settings import Settings, SettingsError
+
+try:
+    settings = Settings.from_environ(os.environ)
+except SettingsError as refusal:
+    sys.exit(f"rejoin: {refusal}")
+
+_host = f"[{settings.host}]" if ":" in settings.host else settings.host
+bind = f"{_host}:{settings.port}"
+workers = settings.web_concurrency
+worker_class = "gevent"
+# Sockets that stay open, most of them idle: 36 KB each.
+worker_connections = 5_000
+# Each worker imports the app for itself, after the patch, and makes its own pool.
+preload_app = False
+# A worker that has not come round to its loop for so long is stuck, and is replaced.
+timeout = 60
+# How long requests may take to end when the server is told to go; a long poll is cut short.
+graceful_timeout = 20
+# Behind a proxy a connection is kept for the next request; phones come back within seconds too.
+keepalive = 75
+backlog = 2_048
+limit_request_line = 8_190
+limit_request_fields = 100
+accesslog = None
+errorlog = "-"
+loglevel = settings.log_level
+# A socket to steer gunicorn by is one more door, in the home folder, that nobody asked for.
+control_socket_disable = True
+
+
+def on_starting(server: object) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Go when `python -m app serve` goes, however it goes: a port must not stay taken."""
+    parent = os.environ.get("REJOIN_PARENT")
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit("rejoin: the process that started gunicorn is gone")
