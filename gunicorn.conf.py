@@ -17,6 +17,11 @@ try:
 except SettingsError as refusal:
     sys.exit(f"rejoin: {refusal}")
 
+if settings.database_url is None:
+    sys.exit(
+        "rejoin: DATABASE_URL is not set. `python -m app serve` brings a PostgreSQL of its own."
+    )
+
 _host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{_host}:{settings.port}"
 workers = settings.web_concurrency

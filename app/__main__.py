@@ -94,9 +94,10 @@ def _restored(_options: argparse.Namespace, settings: Settings) -> None:
 
 
 def _account(options: argparse.Namespace, settings: Settings) -> int:
-    bootstrap = importlib.import_module("app.bootstrap")
+    from app.bootstrap import account_command
+
     with _engine(settings) as engine:
-        return int(bootstrap.account_command(options, engine, settings) or 0)
+        return account_command(options, engine, settings)
 
 
 def _demo(options: argparse.Namespace, _settings: Settings) -> int:

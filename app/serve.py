@@ -7,7 +7,6 @@ left running is found by the next start.
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import socket
@@ -16,8 +15,9 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
+from app.bootstrap import ensure_support_account
 from app.settings import ROOT, Settings, SettingsError
 from storage import embedded
 from storage.engine import make_engine
@@ -72,7 +72,7 @@ def _serve_on(settings: Settings, url: str, server: embedded.Server | None, endi
     engine = make_engine(url, 1, statement_timeout_ms=0)
     try:
         migrate(engine)
-        login = importlib.import_module("app.bootstrap").ensure_support_account(engine, settings)
+        login = ensure_support_account(engine, settings)
     finally:
         engine.dispose()
     print(_welcome(settings, login), flush=True)
@@ -150,7 +150,7 @@ def _refuse_taken_port(settings: Settings) -> None:
             ) from None
 
 
-def _welcome(settings: Settings, login: Any) -> str:
+def _welcome(settings: Settings, login: tuple[str, str]) -> str:
     host = "localhost" if settings.host in {"127.0.0.1", "0.0.0.0", "::"} else settings.host  # noqa: S104
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     return f"""
@@ -171,9 +171,9 @@ Ctrl-C stops it; the data stays.
 """
 
 
-def _login_line(settings: Settings, login: Any) -> str:
-    if login is None:
-        return "No support account: set REJOIN_SUPPORT_PASSWORD to have one made."
+def _login_line(settings: Settings, login: tuple[str, str]) -> str:
     email, password = login
+    if not email:
+        return "No support account: set REJOIN_SUPPORT_PASSWORD to have one made."
     shown = "the password in REJOIN_SUPPORT_PASSWORD" if settings.production else password
     return f"Support login: {email} / {shown}"

@@ -165,6 +165,10 @@ class Cluster:
             run.mkdir(exist_ok=True)
         else:
             run = self._old_socket_folder() or Path(tempfile.mkdtemp(dir="/tmp", prefix="rejoin-"))
+        # What a killed server left there names a process id that may be somebody else's by now,
+        # and PostgreSQL would refuse to start. The folder serves this cluster alone.
+        for left in run.glob(".s.PGSQL.*"):
+            left.unlink()
         run.chmod(0o700)
         self.as_user.own(run)
         return run

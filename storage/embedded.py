@@ -50,8 +50,9 @@ class Server:
 
     def alive(self) -> bool:
         """Whether the server's own process still runs."""
-        if self._child is not None and self._child.poll() is not None:
-            return False
+        if self._child is not None:
+            # Asks the kernel for its end too: an ended child that nobody asks for is a zombie.
+            return self._child.poll() is None
         return self._cluster.serves(self.pid)
 
     def revive(self) -> None:
