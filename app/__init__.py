@@ -1,0 +1,65 @@
+"""The edge: Flask, websockets, pages. Nothing else imports it.
+
+`create_app()` is what gunicorn calls. Every answer carries the security headers below, every
+error is a problem (app/errors.py), and `g.received_at` is when the request's headers came in.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from flask import Flask, Response, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app import auth, errors, routes, runtime
+from app.settings import Settings
+
+# An answer of the API is data: a browser that is led to one may do nothing with it.
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+# Two years: what browsers ask for. Sent over TLS only (RFC 6797 §7.2).
+TRANSPORT: Final = "max-age=63072000"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The app. It makes no connection yet; raises SettingsError where the environment is bad."""
+    settings = settings or Settings.from_environ(os.environ)
+    app = Flask(__name__)
+    # A redirect would lose a phone a round trip, and a POST its body.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    runtime.install(app, settings)
+    auth.install(app, settings)
+    errors.install(app)
+    routes.install(app)
+    app.before_request(_stamp)
+    app.after_request(_secure)
+    _trust_proxies(app, settings.trusted_proxies)
+    return app
+
+
+def _stamp() -> None:
+    g.received_at = runtime.runtime().now_ms()
+
+
+def _secure(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", TRANSPORT)
+    return response
+
+
+def _trust_proxies(app: Flask, hops: int) -> None:
+    # Without a proxy in front, anyone could claim any address: only as many as are named.
+    if hops:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+        )

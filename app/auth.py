@@ -1,0 +1,137 @@
+"""A token → who asks: user, device and role.
+
+Promises: only HS256 with this server's secret counts; whatever else comes is 401 with a code that
+says what to do, never 500, and never decides a change. Access tokens are short-lived JWTs (RFC
+7519), renewed by refresh tokens, which are opaque and live in the database (storage/tokens.py).
+
+Two doors. `token_principal` looks at the token only; whoever uses it checks the device in a
+statement of its own. `require_principal` asks the database too: a revoked or frozen device is out
+with its next request, and a changed role is in force at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from flask import Flask, request
+from flask_jwt_extended import JWTManager, create_access_token, decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt.exceptions import ExpiredSignatureError, PyJWTError
+from sqlalchemy import Connection
+
+from app.settings import Settings
+from storage import accounts
+from sync.errors import Conflict, Forbidden, Unauthenticated
+
+ROLES: Final = ("user", "support", "admin")
+# Ours have some 400: more than this is not looked at.
+TOKEN_CHARS_MAX: Final = 4096
+ALGORITHM: Final = "HS256"
+# Two servers' clocks differ: a token must not be "from the future" at the one next door.
+LEEWAY_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `role` is one of ROLES, and each holds the rights of those before it."""
+
+    user_id: UUID
+    device_id: UUID
+    role: str
+
+
+def install(app: Flask, settings: Settings) -> None:
+    """Set up the signing of access tokens."""
+    app.config["JWT_SECRET_KEY"] = settings.secret
+    app.config["JWT_ALGORITHM"] = ALGORITHM
+    app.config["JWT_DECODE_ALGORITHMS"] = [ALGORITHM]
+    app.config["JWT_ACCESS_TOKEN_EXPIRES"] = timedelta(seconds=settings.access_token_seconds)
+    app.config["JWT_DECODE_LEEWAY"] = LEEWAY_SECONDS
+    # Tokens travel in headers: a cookie's defence would only make them longer.
+    app.config["JWT_COOKIE_CSRF_PROTECT"] = False
+    JWTManager(app)
+
+
+def access_token(principal: Principal) -> str:
+    """A fresh access token."""
+    claims = {"device": str(principal.device_id), "role": principal.role}
+    made: str = create_access_token(str(principal.user_id), additional_claims=claims)
+    return made
+
+
+def token_principal() -> Principal:
+    """Who the `Authorization` header says is asking; raises Unauthenticated (`token_…`)."""
+    header = request.headers.get("Authorization", "")
+    scheme, _, token = header.partition(" ")
+    if not header:
+        raise Unauthenticated("token_missing")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("token_invalid", "The header must be: Authorization: Bearer <token>.")
+    return principal_of(token.strip())
+
+
+def principal_of(token: str) -> Principal:
+    """Who the access token was made for; raises Unauthenticated: `token_expired`, `token_invalid`.
+
+    For tokens that come another way than in the header, such as in a websocket's first message.
+    """
+    if len(token) > TOKEN_CHARS_MAX or not token.isascii():
+        raise Unauthenticated("token_invalid")
+    try:
+        return _principal(decode_token(token))
+    except ExpiredSignatureError:
+        raise Unauthenticated("token_expired") from None
+    # Besides PyJWT's own: what json, base64 and UUID say of garbage, nested deep or typed wrongly.
+    except (
+        PyJWTError,
+        JWTExtendedException,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ):
+        raise Unauthenticated("token_invalid") from None
+
+
+def _principal(claims: dict[str, Any]) -> Principal:
+    if claims["type"] != "access" or claims["role"] not in ROLES or "exp" not in claims:
+        raise ValueError("not an access token of ours")
+    return Principal(UUID(claims["sub"]), UUID(claims["device"]), claims["role"])
+
+
+def require_principal(connection: Connection) -> Principal:
+    """Who asks, as the database knows them now: one statement by two primary keys.
+
+    Raises Unauthenticated (`token_…`, `device_revoked`), Conflict (`device_fork`).
+    """
+    return current(connection, token_principal())
+
+
+def current(connection: Connection, principal: Principal) -> Principal:
+    """The principal with the role in force; raises as `require_principal`."""
+    found = accounts.standing(connection, principal.user_id, principal.device_id)
+    if found is None:
+        # A database restored from a backup doesn't know the device: it logs in again.
+        raise Unauthenticated("token_invalid")
+    require_good_standing(found)
+    return replace(principal, role=found.role)
+
+
+def require_good_standing(found: accounts.Standing) -> None:
+    """Raise Unauthenticated("device_revoked") or Conflict("device_fork") where due."""
+    if found.revoked:
+        raise Unauthenticated("device_revoked")
+    if found.frozen:
+        raise Conflict("device_fork", "This device was replaced: log in as a new one.")
+
+
+def require_role(connection: Connection, role: str) -> Principal:
+    """As `require_principal`, and of this role or a greater one; raises Forbidden."""
+    principal = require_principal(connection)
+    if ROLES.index(principal.role) < ROLES.index(role):
+        raise Forbidden("forbidden", f"This is for the role {role}.")
+    return principal

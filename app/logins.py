@@ -1,0 +1,150 @@
+"""Signup, login and renewal: what happens, in order.
+
+Promises: no connection is held while a password is hashed; an attempt is counted before it is
+judged, so guessing in parallel gains nothing; a login that fails after its device was decided
+leaves nothing behind; of two renewals with one token exactly one wins, and the other ends the
+family.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from uuid import UUID
+
+from flask import request
+from sqlalchemy import Connection
+
+from app import passwords
+from app.auth import Principal, access_token, require_good_standing, token_principal
+from app.runtime import runtime
+from app.schemas import Account, Credentials, DeviceInfo, Login, Session
+from storage import accounts, attempts, tokens
+from sync.errors import BadRequest, Conflict, NotFound, TooMany, Unauthenticated
+
+
+def sign_up(wanted: Credentials) -> Account:
+    """Make an account with its personal space; raises Conflict("email_taken")."""
+    hashed = passwords.hashed(wanted.password)
+    with runtime().begin() as connection:
+        user = accounts.create_user(connection, wanted.email, hashed)
+    if user is None:
+        raise Conflict("email_taken")
+    return Account(user.id, user.email, user.personal_space_id)
+
+
+def log_in(login: Login) -> Session:
+    """A session for the device.
+
+    Raises Unauthenticated (`bad_credentials`, `device_revoked`), TooMany, NotFound (another
+    user's device), Conflict("device_fork").
+    """
+    user = _checked_user(login)
+    with runtime().begin() as connection:
+        device_id = _device(connection, user.id, login)
+        tokens.revoke_of_device(connection, device_id, runtime().now())
+        return _session(connection, user, device_id, family=uuid.uuid4())
+
+
+def renew(refresh_token: str) -> Session:
+    """A session in exchange for the refresh token.
+
+    Raises Unauthenticated (`token_invalid`, `token_expired`, `token_reused`, `device_revoked`),
+    Conflict("device_fork").
+    """
+    with runtime().begin() as connection:
+        spent = tokens.spend(connection, refresh_token, runtime().now())
+        if spent is None:
+            raise Unauthenticated("token_invalid")
+        require_good_standing(spent.standing)
+        if spent.verdict == "good":
+            user = accounts.user_of_device(connection, spent.device_id)
+            return _session(connection, user, spent.device_id, spent.family)
+    # Only after the commit: a token used twice has ended its family for good.
+    raise Unauthenticated(f"token_{spent.verdict}")
+
+
+def log_out(refresh_token: str | None) -> None:
+    """End the refresh tokens of the device that holds this one, or that asks.
+
+    The access token goes on until it expires, in 15 minutes at most: the device drops it. Revoke
+    the device to end it at once. An unknown refresh token is no error (RFC 7009 §2.2).
+    """
+    with runtime().begin() as connection:
+        device_id = (
+            token_principal().device_id
+            if refresh_token is None
+            else tokens.device_of(connection, refresh_token)
+        )
+        if device_id is not None:
+            accounts.lock_device(connection, device_id)
+            tokens.revoke_of_device(connection, device_id, runtime().now())
+
+
+def _checked_user(login: Login) -> accounts.User:
+    subjects = (f"account:{login.email}", f"address:{request.remote_addr or ''}")
+    with runtime().begin() as connection:
+        if runtime().settings.rate_limits:
+            _count_attempt(connection, subjects)
+        found = accounts.user_by_email(connection, login.email)
+    if not passwords.matches(login.password, found.password_hash if found else None) or not found:
+        raise Unauthenticated("bad_credentials")
+    if runtime().settings.rate_limits:
+        with runtime().begin() as connection:
+            attempts.forgive(connection, *subjects, runtime().now())
+    return found
+
+
+def _count_attempt(connection: Connection, subjects: tuple[str, str]) -> None:
+    wait = attempts.count(connection, *subjects, runtime().now())
+    if wait > timedelta(0):
+        # Leaving by an exception takes the count back: who waits is not made to wait longer.
+        seconds = int(wait.total_seconds()) + 1
+        raise TooMany("too_many_attempts", retry_after=seconds)
+
+
+def _device(connection: Connection, user_id: UUID, login: Login) -> UUID:
+    """The device's id: registered, or logged in again; what it replaces is frozen."""
+    device_id = login.device_id or uuid.uuid4()
+    replaces = login.device.replaces
+    if replaces == device_id:
+        raise BadRequest("malformed_request", "A device can't replace itself.")
+    # In the order of their ids: two logins that name each other's device can't lock crosswise.
+    if replaces is not None and replaces < device_id:
+        _freeze(connection, user_id, replaces)
+    _register(connection, user_id, device_id, login.device)
+    if replaces is not None and replaces > device_id:
+        _freeze(connection, user_id, replaces)
+    return device_id
+
+
+def _register(connection: Connection, user_id: UUID, device_id: UUID, info: DeviceInfo) -> None:
+    standing = accounts.register_device(
+        connection,
+        accounts.Registration(
+            device_id, user_id, info.name, info.platform, info.app_version, info.replaces
+        ),
+        runtime().now(),
+    )
+    if standing is None:
+        raise NotFound("not_found", "You have no such device.")
+    require_good_standing(standing)
+
+
+def _freeze(connection: Connection, user_id: UUID, device_id: UUID) -> None:
+    if not accounts.freeze_device(connection, user_id, device_id, runtime().now()):
+        raise NotFound("not_found", "You have no such device to replace.")
+    tokens.revoke_of_device(connection, device_id, runtime().now())
+
+
+def _session(connection: Connection, user: accounts.User, device_id: UUID, family: UUID) -> Session:
+    settings, now = runtime().settings, runtime().now()
+    expires_at = now + timedelta(days=settings.refresh_token_days)
+    refresh = tokens.issue(connection, tokens.Grant(device_id, family, now, expires_at))
+    return Session(
+        access_token=access_token(Principal(user.id, device_id, user.role)),
+        refresh_token=refresh,
+        device_id=device_id,
+        personal_space=user.personal_space_id,
+        expires_in=settings.access_token_seconds,
+    )

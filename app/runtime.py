@@ -1,0 +1,73 @@
+"""What one worker has: its settings, its clock and its engine.
+
+Promise: nothing is global but the Flask extension dict. The engine is made at the first use in a
+process, so a worker forked from a loaded master never shares its master's connections.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Final
+
+from flask import Flask, current_app
+from sqlalchemy import Connection, Engine
+
+from app.settings import Settings
+from storage.engine import make_engine
+from sync.limits import Limits
+
+EXTENSION: Final = "rejoin"
+
+
+class Runtime:
+    """One for each app. `clock` gives seconds since 1970; a test moves it by setting another."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock: Callable[[], float] = time.time
+        self._engine: Engine | None = None
+        self._owner = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds in force."""
+        return self.settings.limits
+
+    @property
+    def engine(self) -> Engine:
+        """This process' own engine."""
+        if self._engine is None or self._owner != os.getpid():
+            if self.settings.database_url is None:
+                raise RuntimeError("no database: DATABASE_URL is not set, nor a server embedded")
+            self._engine = make_engine(self.settings.database_url, self.settings.pool_size)
+            self._owner = os.getpid()
+        return self._engine
+
+    def begin(self) -> AbstractContextManager[Connection]:
+        """A connection in a transaction: committed at the end, rolled back by an exception."""
+        return self.engine.begin()
+
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def now_ms(self) -> int:
+        """The time in milliseconds since 1970."""
+        return int(self.clock() * 1000)
+
+
+def install(app: Flask, settings: Settings) -> Runtime:
+    """Give the app its runtime."""
+    runtime = Runtime(settings)
+    app.extensions[EXTENSION] = runtime
+    return runtime
+
+
+def runtime() -> Runtime:
+    """The runtime of the app that answers now."""
+    found: Runtime = current_app.extensions[EXTENSION]
+    return found
