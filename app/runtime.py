@@ -16,6 +16,8 @@ from typing import Final
 from flask import Flask, current_app
 from sqlalchemy import Connection, Engine
 
+from app.exchange import Exchange
+from app.hints import Hints
 from app.settings import Settings
 from storage.engine import make_engine
 from sync.limits import Limits
@@ -29,6 +31,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock: Callable[[], float] = time.time
+        self._hints = Hints()
         self._engine: Engine | None = None
         self._owner = 0
 
@@ -46,6 +49,11 @@ class Runtime:
             self._engine = make_engine(self.settings.database_url, self.settings.pool_size)
             self._owner = os.getpid()
         return self._engine
+
+    @property
+    def exchange(self) -> Exchange:
+        """The way to the log."""
+        return Exchange(self.engine, self.limits, self._hints)
 
     def begin(self) -> AbstractContextManager[Connection]:
         """A connection in a transaction: committed at the end, rolled back by an exception."""

@@ -363,3 +363,30 @@ def wanted_format() -> str:
     if found is None:
         raise NotAcceptable("not_acceptable")
     return found
+
+
+def streamed(chunks: Iterator[bytes], type_: str) -> Response:
+    """An answer of unknown length, compressed as the client accepts, each chunk sent at once."""
+    coding = accepted_coding()
+    response = Response(_compressing(chunks, coding), content_type=type_)
+    response.headers["Vary"] = "Accept-Encoding"
+    if coding is not None:
+        response.headers["Content-Encoding"] = coding
+    return response
+
+
+def _compressing(
+    chunks: Iterator[bytes], coding: Literal["zstd", "gzip"] | None
+) -> Iterator[bytes]:
+    if coding is None:
+        yield from chunks
+    elif coding == "zstd":
+        compressor = zstd.ZstdCompressor(ZSTD_LEVEL)
+        for chunk in chunks:
+            yield compressor.compress(chunk, zstd.ZstdCompressor.FLUSH_BLOCK)
+        yield compressor.flush()
+    else:
+        deflater = zlib.compressobj(GZIP_LEVEL, wbits=31)
+        for chunk in chunks:
+            yield deflater.compress(chunk) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        yield deflater.flush()

@@ -7,9 +7,11 @@ a server that can't serve is refused with a sentence when the first connection i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 POSTGRES_MAJOR_MIN: Final = 14
@@ -51,6 +53,14 @@ def make_engine(
     )
     event.listen(engine, "connect", _refuse_unusable)
     return engine
+
+
+@contextmanager
+def one_moment(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads and sees one moment: a head and the records up to it."""
+    options: Any = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect() as connection, connection.execution_options(**options).begin():
+        yield connection
 
 
 def psycopg_url(url: str) -> URL:

@@ -29,8 +29,8 @@ class SpaceConverter(BaseConverter):
 
 def install(app: Flask) -> None:
     """Add all routes."""
-    from app.routes import accounts, devices, info, spaces
+    from app.routes import accounts, devices, info, spaces, sync
 
     app.url_map.converters["space"] = SpaceConverter
-    for module in (accounts, devices, spaces, info):
+    for module in (accounts, devices, spaces, sync, info):
         app.register_blueprint(module.blueprint)

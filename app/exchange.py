@@ -1,0 +1,198 @@
+"""Push, pull and sync: one transaction each. HTTP, websockets and adapters all come through here.
+
+A push, from top to bottom: open the space and lock its head, read what the changes touch, let
+`sync.plan` decide, write it down, commit. Only then is it acknowledged, and a hint given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+from sqlalchemy import Engine
+
+from app.access import Visit, open_space, require_device
+from app.hints import Hints
+from app.pages import next_page, page_after
+from storage import journal, quarantine, records, replicas, spaces
+from storage.engine import one_moment
+from storage.spaces import Space
+from storage.sql import Cursor, cursor
+from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
+from sync.changes import Change, Key
+from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
+from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
+from sync.limits import Limits
+from sync.plan import Decided, Plan, State, plan_push
+from sync.records import Record
+from sync.requests import Pull, Push, SpaceRequest, SyncRequest
+from sync.stored import pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The way to the log, for all that speak to devices."""
+
+    engine: Engine
+    limits: Limits
+    hints: Hints
+
+    def sync(self, visit: Visit, request: SyncRequest) -> SyncAnswer:
+        """Everything in one round trip; an error of one space harms no other."""
+        visit = replace(visit, sent_at=request.sent_at)
+        answers: dict[str, SpaceAnswer] = {}
+        for name, part in request.spaces.items():
+            try:
+                answers[name] = self._sync_space(visit, name, part)
+            except Unauthenticated:
+                raise
+            except SyncError as error:
+                answers[name] = SpaceAnswer(error=error.as_dict())
+        if not answers:
+            with self.engine.begin() as connection:
+                require_device(cursor(connection), visit.who)
+        return SyncAnswer(visit.received_at, answers)
+
+    def _sync_space(self, visit: Visit, name: str, part: SpaceRequest) -> SpaceAnswer:
+        if not part.changes and part.discarded is None:
+            return self.pull(visit, name, part)
+        with self.engine.begin() as connection:
+            cur = cursor(connection)
+            space = open_space(cur, visit.who, name, "write")
+            plan = push(cur, space, visit, part, self.limits)
+            try:
+                answer = page_after(cur, space, plan, visit, part, self.limits)
+            except BadRequest as bad_page:
+                answer = SpaceAnswer(epoch=space.epoch, error=bad_page.as_dict())
+        self._tell(space, plan)
+        return msgspec.structs.replace(answer, accepted=plan.accepted, rejected=_told(plan))
+
+    def push(self, visit: Visit, name: str, part: Push) -> PushAnswer:
+        """The changes alone. Raises `SyncError`, and then has changed nothing."""
+        visit = replace(visit, sent_at=part.sent_at)
+        with self.engine.begin() as connection:
+            cur = cursor(connection)
+            space = open_space(cur, visit.who, name, "write")
+            plan = push(cur, space, visit, part, self.limits)
+        self._tell(space, plan)
+        return PushAnswer(space.epoch, plan.accepted, _told(plan), plan.head)
+
+    def pull(self, visit: Visit, name: str, part: Pull, wait: float = 0) -> SpaceAnswer:
+        """What the cursor has not seen; with nothing new, waits up to `wait` seconds for it."""
+        mark = self.hints.mark()
+        answer, space = self._pull(visit, name, part)
+        while wait > 0 and answer.cursor == part.cursor == answer.head:
+            wait -= self.hints.wait(space.id, mark, wait)
+            mark = self.hints.mark()
+            answer, space = self._pull(visit, name, part)
+        return answer
+
+    def _pull(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space]:
+        with one_moment(self.engine) as connection:
+            cur = cursor(connection)
+            space = open_space(cur, visit.who, name, "read")
+            counter = part.counter if isinstance(part, SpaceRequest) else None
+            if counter is not None and counter < space.counter:
+                raise Conflict("device_fork", known=[])
+            answer = next_page(cur, space, visit, part, self.limits)
+        self._acknowledge(visit, space, part)
+        return msgspec.structs.replace(answer, accepted=space.counter, rejected=[]), space
+
+    def _acknowledge(self, visit: Visit, space: Space, part: Pull) -> None:
+        """Remembers a cursor that moved, in a transaction that nobody waits for."""
+        epoch = part.epoch or space.epoch
+        if (part.cursor, epoch) == (space.cursor, space.cursor_epoch) or not part.cursor > 0:
+            return
+        with self.engine.begin() as connection:
+            cur = cursor(connection)
+            cur.execute("SET LOCAL synchronous_commit = off")
+            if space.replica is None:
+                spaces.lock(cur, space.id)
+            replica, _ = replicas.take(cur, space.id, visit.who.device_id)
+            replicas.acknowledge(cur, space.id, replica, part.cursor, epoch)
+
+    def _tell(self, space: Space, plan: Plan) -> None:
+        if plan.entries:
+            self.hints.tell(space.id)
+
+
+def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Limits) -> Plan:
+    """Decides the changes and writes them, under the space's lock, which `space` is the state of.
+
+    Raises `SyncError` (`device_fork`, `counter_gap`, `bad_counter`) before anything is written.
+    """
+    replica, counter = replicas.take(cur, space.id, visit.who.device_id)
+    before = _records(cur, space, part)
+    contexts = journal.Contexts(cur, space.id)
+    numbers, clock = _named(cur, space, part)
+    state = State(
+        replica=replica,
+        counter=counter,
+        history=History(space.epoch, space.head, clock, _epochs(cur, space, part), contexts),
+        decided=_decided(cur, space, replica, counter, part),
+        records=before,
+        replicas=numbers,
+        tails_of=journal.Tails(cur, space.id, contexts),
+        frozen=space.device_frozen,
+    )
+    plan = plan_push(state, part, visit.sent_at, visit.received_at, limits)
+    if plan.accepted > counter:
+        journal.append(cur, space.id, replica, visit.received_at, plan.entries)
+        _write(cur, space, plan, before)
+        quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
+        quarantine.discard(cur, space.id, replica, plan.discarded)
+        replicas.decide(cur, space.id, replica, plan.accepted, plan.head)
+    if 0 < part.cursor <= space.head:
+        replicas.acknowledge(cur, space.id, replica, part.cursor, part.epoch or space.epoch)
+    return plan
+
+
+def _told(plan: Plan) -> list[Rejection]:
+    return [Rejection(*told) for told in plan.rejected]
+
+
+# What a push reads, a statement each, and only where its changes ask for it -------------------
+
+
+def _changes(part: SpaceRequest) -> list[Change]:
+    return [change for change in part.changes if isinstance(change, Change)]
+
+
+def _records(cur: Cursor, space: Space, part: SpaceRequest) -> dict[Key, Record]:
+    keys = {(op.collection, op.id) for change in _changes(part) for op in change.ops}
+    rows = records.read(cur, space.id, keys) if keys else []
+    return {(row.collection, row.id): unpack(row) for row in rows}
+
+
+def _decided(
+    cur: Cursor, space: Space, replica: Replica, counter: int, part: SpaceRequest
+) -> Mapping[int, Decided]:
+    """What stands on the counters that the request uses again."""
+    used = [change.counter for change in part.changes if change.counter <= counter]
+    return journal.decided(cur, space.id, replica, min(used), max(used)) if used else {}
+
+
+def _named(
+    cur: Cursor, space: Space, part: SpaceRequest
+) -> tuple[Mapping[DeviceId, Replica], VectorClock]:
+    """The replicas that contexts name beyond their cursors, and their counters."""
+    devices = {device for change in _changes(part) for device in change.context.clock}
+    return replicas.by_device(cur, space.id, devices) if devices else ({}, VectorClock())
+
+
+def _epochs(cur: Cursor, space: Space, part: SpaceRequest) -> Mapping[Epoch, EpochStart]:
+    """How the epochs began that have come since the oldest context."""
+    epochs = [change.context.epoch or space.epoch for change in _changes(part)]
+    oldest = min(epochs, default=space.epoch)
+    return spaces.epochs_after(cur, space.id, oldest) if oldest < space.epoch else {}
+
+
+# What a push writes ---------------------------------------------------------------------------
+
+
+def _write(cur: Cursor, space: Space, plan: Plan, before: Mapping[Key, Record]) -> None:
+    names = replicas.Names(cur, space.id)
+    rows = {key: pack(*key, record, names) for key, record in plan.records.items()}
+    records.insert(cur, space.id, [row for key, row in rows.items() if key not in before])
+    records.update(cur, space.id, [row for key, row in rows.items() if key in before])

@@ -1,0 +1,96 @@
+"""What a cursor has not seen, a page at a time, inside the transaction of a push or a pull."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from app.access import Visit
+from storage import records, replicas, spaces
+from storage.replicas import Names
+from storage.spaces import Space
+from storage.sql import Cursor
+from sync.answers import RecordDelta, SpaceAnswer
+from sync.deltas import PageToken, Place, delta, needs_reset, read_token, write_token
+from sync.errors import BadRequest
+from sync.limits import Limits
+from sync.plan import Plan
+from sync.requests import Pull
+
+
+def page_after(
+    cur: Cursor, space: Space, plan: Plan, visit: Visit, part: Pull, limits: Limits
+) -> SpaceAnswer:
+    """What a device has not seen after its own push: often nothing, for it wrote all of it.
+
+    Raises `BadRequest` (`bad_page`).
+    """
+    after = replace(space, head=plan.head)
+    quiet = plan.quiet and part.page is None and part.cursor == space.head
+    if quiet and part.epoch in (None, space.epoch):
+        clock = replicas.clock_after(cur, space.id, part.cursor)
+        return _page(after, [], cursor=plan.head, clock=clock)
+    return next_page(cur, after, visit, part, limits)
+
+
+def next_page(cur: Cursor, space: Space, visit: Visit, part: Pull, limits: Limits) -> SpaceAnswer:
+    """The next page. Raises `BadRequest` (`bad_page`)."""
+    token = _token(cur, space, part)
+    base = 0 if token.reset else part.cursor
+    if base == space.head:
+        return _page(space, [], cursor=space.head, clock={}, reset=token.reset)
+    limit = min(part.limit or limits.page_records, limits.page_records)
+    skip_deleted = token.head if base == 0 else 0
+    rows = records.page(cur, space.id, token.after, skip_deleted, limit + 1, limits.page_bytes)
+    more = len(rows) > limit or sum(row.size for row in rows) >= limits.page_bytes
+    rows = rows[:limit]
+    names = Names(cur, space.id)
+    found = [delta(row, base, names, visit.raw) for row in rows]
+    if more:
+        last = rows[-1]
+        on = msgspec.structs.replace(token, after=Place(last.position, last.collection, last.id))
+        return _page(space, found, cursor=part.cursor, page=write_token(on), reset=token.reset)
+    clock = replicas.clock_after(cur, space.id, base)
+    return _page(space, found, cursor=space.head, clock=clock, reset=token.reset)
+
+
+def _token(cur: Cursor, space: Space, part: Pull) -> PageToken:
+    """The transfer that the request goes on with, or a new one."""
+    name, reset = str(space.id), _needs_reset(cur, space, part)
+    if part.page is None:
+        start = Place(1 if reset else part.cursor + 1, "", "")
+        return PageToken(name, space.epoch, part.cursor, space.head, reset, start)
+    token = read_token(part.page, name, space.epoch, part.cursor, space.horizon)
+    if reset and not token.reset:
+        raise BadRequest("bad_page", "the space has moved on: start again from the cursor")
+    return token
+
+
+def _needs_reset(cur: Cursor, space: Space, part: Pull) -> bool:
+    survived = space.head
+    if part.epoch is not None and part.epoch < space.epoch:
+        starts = spaces.epochs_after(cur, space.id, part.epoch)
+        survived = min([survived, *(start.head for start in starts.values())])
+    return needs_reset(part.cursor, part.epoch, space.epoch, survived, space.horizon)
+
+
+def _page(
+    space: Space,
+    found: list[RecordDelta],
+    *,
+    cursor: int,
+    clock: dict[str, int] | None = None,
+    page: str | None = None,
+    reset: bool = False,
+) -> SpaceAnswer:
+    """`cursor` stays the request's until the last page."""
+    return SpaceAnswer(
+        epoch=space.epoch,
+        reset=reset,
+        records=found,
+        page=page,
+        cursor=cursor,
+        head=space.head,
+        clock=clock or {},
+    )

@@ -1,0 +1,205 @@
+"""The log of a space: what was decided, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from storage.sql import Cursor
+from sync.changes import Key
+from sync.clock import CausalContext, Epoch, Replica, Seen, VectorClock, Write, close
+from sync.fields import Step, Tail
+from sync.plan import Decided, Entry
+from sync.values import to_json
+
+_APPEND: Final = """
+    COPY changes (space_id, position, replica, counter, epoch, cursor, clock, at, at_corrected,
+                  received_at, ops, digest, conflicts) FROM STDIN
+"""
+
+
+def append(
+    cur: Cursor, space: UUID, replica: Replica, received_at: int, entries: list[Entry]
+) -> None:
+    """Writes the entries at their positions, by COPY."""
+    if not entries:
+        return
+    with cur.copy(_APPEND) as copy:
+        for e in entries:
+            context = e.context
+            clock = to_json(_by_number(context.clock)).decode() if context.clock else None
+            conflicts = to_json(e.conflicts).decode() if e.conflicts else None
+            copy.write_row(
+                (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
+                + (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
+            )
+
+
+def _by_number(clock: VectorClock) -> dict[str, int]:
+    return {str(replica): counter for replica, counter in clock.items()}
+
+
+_DECIDED: Final = """
+    SELECT counter, digest, NULL FROM changes
+    WHERE space_id = %(space)s AND replica = %(replica)s AND counter BETWEEN %(low)s AND %(high)s
+    UNION ALL
+    SELECT counter, digest, error FROM quarantine
+    WHERE space_id = %(space)s AND replica = %(replica)s AND counter BETWEEN %(low)s AND %(high)s
+"""
+
+
+def decided(
+    cur: Cursor, space: UUID, replica: Replica, low: int, high: int
+) -> Mapping[int, Decided]:
+    """The verdicts that stand on the counters `low` to `high`; none on those given up."""
+    if low > high:
+        return {}
+    cur.execute(_DECIDED, {"space": space, "replica": replica, "low": low, "high": high})
+    return {counter: Decided(digest, error) for counter, digest, error in cur}
+
+
+# Of what the clock names, only what stands past the cursor can have seen more than the cursor.
+_CONTEXTS: Final = """
+    SELECT c.epoch, c.cursor, c.clock
+    FROM unnest(%s::int[], %s::bigint[]) AS named (replica, counter)
+    JOIN changes c ON c.replica = named.replica AND c.counter <= named.counter
+    WHERE c.space_id = %s AND c.position > %s AND (c.cursor > %s OR c.clock IS NOT NULL)
+"""
+
+
+class Contexts:
+    """What the changes that a clock names had seen: `sync.clock.ContextsOf`, from the log."""
+
+    def __init__(self, cur: Cursor, space: UUID) -> None:
+        self._cur, self._space = cur, space
+
+    def __call__(self, clock: VectorClock, after: int) -> list[CausalContext]:
+        named = (list(clock), list(clock.values()))
+        self._cur.execute(_CONTEXTS, (*named, self._space, after, after))
+        return [_context(*row) for row in self._cur]
+
+
+def _context(epoch: int, cursor: int, clock: Mapping[str, int] | None) -> CausalContext:
+    counters = {Replica(int(replica)): counter for replica, counter in (clock or {}).items()}
+    return CausalContext(Epoch(epoch), cursor, VectorClock(counters))
+
+
+_TAILS: Final = """
+    SELECT c.position, c.replica, c.counter, c.epoch, c.cursor, c.clock, op
+    FROM changes c, jsonb_array_elements(c.ops) WITH ORDINALITY AS o (op, number)
+    WHERE c.space_id = %s AND c.position > %s
+      AND (op->>'collection', op->>'id') IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+      AND (op->>'op' IN ('increment', 'add', 'remove') OR op->'new' = 'true')
+    ORDER BY c.position, o.number
+"""
+
+
+class Tails:
+    """The counter and set steps after a cursor that no new row has cleared, from the log."""
+
+    def __init__(self, cur: Cursor, space: UUID, contexts: Contexts) -> None:
+        self._cur, self._space, self._contexts = cur, space, contexts
+
+    def __call__(self, wanted: Mapping[Key, int]) -> Mapping[Key, Mapping[str, Tail]]:
+        """One reading of the log, from the oldest cursor on."""
+        keys = list(wanted)
+        collections, ids = [key[0] for key in keys], [key[1] for key in keys]
+        self._cur.execute(_TAILS, (self._space, min(wanted.values()), collections, ids))
+        steps: dict[Key, dict[str, list[Step]]] = {key: {} for key in keys}
+        for row in self._cur.fetchall():
+            op = row[-1]
+            key = (op["collection"], op["id"])
+            if row[0] > wanted[key]:
+                self._replay(steps[key], row, op)
+        return {
+            key: {name: Tail(wanted[key], tuple(left)) for name, left in fields.items()}
+            for key, fields in steps.items()
+        }
+
+    def _replay(
+        self, fields: dict[str, list[Step]], row: tuple[Any, ...], op: dict[str, Any]
+    ) -> None:
+        position, replica, counter, epoch, cursor, clock, _ = row
+        if op["op"] == "put":
+            closed = _context(epoch, cursor, clock)
+            closed = close(closed, self._contexts)
+            seen = Seen(replica, counter, closed.cursor, closed.clock)
+            for name, left in fields.items():
+                fields[name] = [step for step in left if not seen.covers(step.write)]
+        else:
+            write = Write(replica, counter, position, 0)
+            fields.setdefault(op["field"], []).append(Step(write, op.get("by", 0)))
+
+
+class Logged(NamedTuple):
+    """A change as the log shows it. `clock` by the number of the replica."""
+
+    position: int
+    device: str
+    counter: int
+    epoch: int
+    cursor: int
+    clock: dict[str, int] | None
+    at: int
+    received_at: int
+    ops: str
+    conflicts: list[list[str]] | None
+
+
+_LOG: Final = """
+    WITH page AS MATERIALIZED (
+        SELECT *, octet_length(ops::text) AS size FROM changes
+        WHERE space_id = %(space)s AND position > %(after)s ORDER BY position LIMIT %(limit)s
+    ), summed AS (
+        SELECT *, sum(size) OVER (ORDER BY position) - size AS before FROM page
+    )
+    SELECT c.position, r.device_id::text, c.counter, c.epoch, c.cursor, c.clock, c.at,
+           c.received_at, c.ops::text, c.conflicts
+    FROM summed c JOIN replicas r ON r.space_id = c.space_id AND r.number = c.replica
+    WHERE c.before < %(bytes)s ORDER BY c.position
+"""
+
+
+def log(cur: Cursor, space: UUID, after: int, limit: int, size: int) -> list[Logged]:
+    """The changes after the position: `limit` at most, and about `size` bytes."""
+    cur.execute(_LOG, {"space": space, "after": after, "limit": limit, "bytes": size})
+    return [Logged(*row) for row in cur]
+
+
+class Outcome(NamedTuple):
+    """What became of one change, or of a range of counters: `applied`, `rejected`, `discarded`."""
+
+    counter: int
+    last: int
+    outcome: str
+    position: int | None
+    conflicts: list[list[str]] | None
+    error: dict[str, Any] | None
+
+
+_OUTCOMES: Final = """
+    SELECT * FROM (
+        (SELECT counter, counter AS last, 'applied' AS outcome, position, conflicts, NULL::jsonb
+         FROM changes WHERE space_id = %(space)s AND replica = %(replica)s
+           AND counter > %(after)s ORDER BY counter LIMIT %(limit)s)
+        UNION ALL
+        (SELECT counter, counter, 'rejected', NULL, NULL, error
+         FROM quarantine WHERE space_id = %(space)s AND replica = %(replica)s
+           AND counter > %(after)s ORDER BY counter LIMIT %(limit)s)
+        UNION ALL
+        (SELECT first, last, 'discarded', NULL, NULL, NULL
+         FROM discarded WHERE space_id = %(space)s AND replica = %(replica)s
+           AND last > %(after)s ORDER BY first LIMIT %(limit)s)
+    ) AS outcomes (counter, last, outcome, position, conflicts, error)
+    ORDER BY counter LIMIT %(limit)s
+"""
+
+
+def outcomes(
+    cur: Cursor, space: UUID, replica: Replica, after: int, limit: int
+) -> Iterable[Outcome]:
+    """What became of the replica's changes after the counter, in order."""
+    values = {"space": space, "replica": replica, "after": after, "limit": limit}
+    cur.execute(_OUTCOMES, values)
+    return [Outcome(*row) for row in cur]

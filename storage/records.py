@@ -1,0 +1,126 @@
+"""The merged state: a row for each record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from storage.sql import Cursor, server_cursor
+from sync.changes import Key
+from sync.deltas import Place
+from sync.stored import StoredRecord
+
+_READ: Final = """
+    SELECT collection, id, position, deleted, bytes, conflicts, data::text, causality
+    FROM unnest(%s::text[], %s::text[]) AS wanted (collection, id)
+    JOIN records USING (collection, id)
+    WHERE space_id = %s
+"""
+
+
+def read(cur: Cursor, space: UUID, keys: Iterable[Key]) -> list[StoredRecord]:
+    """Those of the records that there are."""
+    wanted = list(keys)
+    cur.execute(_READ, ([k[0] for k in wanted], [k[1] for k in wanted], space))
+    return [_stored(row) for row in cur]
+
+
+def _stored(row: tuple[Any, ...]) -> StoredRecord:
+    collection, id_, position, deleted, size, conflicts, data, causality = row
+    return StoredRecord(
+        collection, id_, position, deleted, size, conflicts, data.encode(), causality
+    )
+
+
+_COPY: Final = """
+    COPY records (space_id, collection, id, position, deleted, bytes, conflicts, data, causality)
+    FROM STDIN
+"""
+_UPDATE: Final = """
+    UPDATE records SET position = new.position, deleted = new.deleted, bytes = new.bytes,
+        conflicts = new.conflicts, data = new.data, causality = new.causality
+    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::boolean[], %s::int[], %s::int[],
+                %s::jsonb[], %s::bytea[])
+        AS new (collection, id, position, deleted, bytes, conflicts, data, causality)
+    WHERE records.space_id = %s
+      AND records.collection = new.collection AND records.id = new.id
+"""
+
+
+def insert(cur: Cursor, space: UUID, rows: list[StoredRecord]) -> None:
+    """Writes records that there were none of, by COPY."""
+    if not rows:
+        return
+    with cur.copy(_COPY) as copy:
+        for row in rows:
+            copy.write_row((space, *row[:6], row.data.decode(), row.causality))
+
+
+def update(cur: Cursor, space: UUID, rows: list[StoredRecord]) -> None:
+    """Writes records that there were, in one statement."""
+    if not rows:
+        return
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns[6] = [data.decode() for data in columns[6]]
+    cur.execute(_UPDATE, (*columns, space))
+
+
+# The window stops the page at its bytes before a row is read for the answer; one record may
+# exceed them alone. What was deleted before the transfer began, one that starts from nothing
+# need not hear of.
+_PAGE: Final = """
+    WITH page AS MATERIALIZED (
+        SELECT * FROM records
+        WHERE space_id = %(space)s AND (position, collection, id)
+            > (%(position)s, %(collection)s COLLATE "C", %(id)s COLLATE "C")
+          AND position > %(position)s - 1
+          AND NOT (deleted AND position <= %(skip_deleted)s)
+        ORDER BY position, collection, id LIMIT %(limit)s
+    ), summed AS (
+        SELECT *, sum(bytes) OVER (ORDER BY position, collection, id) - bytes AS before FROM page
+    )
+    SELECT collection, id, position, deleted, bytes, conflicts, data::text, causality
+    FROM summed WHERE before < %(bytes)s ORDER BY position, collection, id
+"""
+
+
+def page(
+    cur: Cursor, space: UUID, after: Place, skip_deleted: int, limit: int, size: int
+) -> list[StoredRecord]:
+    """Records changed after the place, in order: `limit` at most, and about `size` bytes."""
+    values = {
+        "space": space,
+        "position": after.position,
+        "collection": after.collection,
+        "id": after.id,
+        "skip_deleted": skip_deleted,
+        "limit": limit,
+        "bytes": size,
+    }
+    cur.execute(_PAGE, values)
+    return [_stored(row) for row in cur]
+
+
+_COUNT: Final = "SELECT count(*) FROM records WHERE space_id = %s AND NOT deleted"
+_ALL: Final = """
+    SELECT collection, id, position, deleted, bytes, conflicts, data::text, causality
+    FROM records WHERE space_id = %s AND NOT deleted ORDER BY position, collection, id
+"""
+
+
+def count(cur: Cursor, space: UUID) -> int:
+    """How many records are alive."""
+    cur.execute(_COUNT, (space,))
+    row = cur.fetchone()
+    return int(row[0]) if row else 0
+
+
+def every(connection: Connection, space: UUID) -> Iterator[StoredRecord]:
+    """All that are alive, a batch at a time by a cursor of the server's side."""
+    with server_cursor(connection, "every_record") as cur:
+        cur.execute(_ALL, (space,))
+        for row in cur:
+            yield _stored(row)

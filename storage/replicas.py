@@ -1,0 +1,105 @@
+"""A device in a space: its short number, the counter decided, the cursor it has applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from uuid import UUID
+
+from storage.sql import Cursor
+from sync.clock import DeviceId, Replica, VectorClock
+
+_TAKE: Final = "SELECT number, counter FROM replicas WHERE space_id = %s AND device_id = %s"
+_ADD: Final = """
+    INSERT INTO replicas (space_id, number, device_id)
+    SELECT %(space)s, coalesce(max(number), 0) + 1, %(device)s
+    FROM replicas WHERE space_id = %(space)s
+    RETURNING number
+"""
+
+
+def take(cur: Cursor, space: UUID, device: UUID) -> tuple[Replica, int]:
+    """(number, counter decided) of the device, which is given a number if it has none.
+
+    Call it under the space's lock, in a statement after the one that took it: only then are the
+    counter current and the next number free.
+    """
+    cur.execute(_TAKE, (space, device))
+    row = cur.fetchone()
+    if row is None:
+        cur.execute(_ADD, {"space": space, "device": device})
+        row = (*(cur.fetchone() or (1,)), 0)
+    return Replica(row[0]), row[1]
+
+
+_DECIDE: Final = """
+    WITH moved AS (
+        UPDATE spaces SET head = %(head)s WHERE id = %(space)s AND head <> %(head)s
+    )
+    UPDATE replicas SET counter = %(counter)s, position = %(head)s
+    WHERE space_id = %(space)s AND number = %(replica)s
+"""
+
+
+def decide(cur: Cursor, space: UUID, replica: Replica, counter: int, head: int) -> None:
+    """Moves the replica's entry in the vector clock, and the head."""
+    values = {"space": space, "replica": replica, "counter": counter, "head": head}
+    cur.execute(_DECIDE, values)
+
+
+_ACKNOWLEDGE: Final = """
+    UPDATE replicas SET cursor = %(cursor)s, cursor_epoch = %(epoch)s, cursor_at = now()
+    WHERE space_id = %(space)s AND number = %(replica)s
+      AND (cursor, cursor_epoch) <> (%(cursor)s, %(epoch)s)
+"""
+
+
+def acknowledge(cur: Cursor, space: UUID, replica: Replica, cursor: int, epoch: int) -> None:
+    """Remembers what the device has applied, for compaction and for support staff."""
+    values = {"space": space, "replica": replica, "cursor": cursor, "epoch": epoch}
+    cur.execute(_ACKNOWLEDGE, values)
+
+
+_CLOCK: Final = """
+    SELECT device_id::text, counter FROM replicas WHERE space_id = %s AND position > %s
+"""
+
+
+def clock_after(cur: Cursor, space: UUID, position: int) -> dict[str, int]:
+    """The entries of the space's vector clock that moved after the position, by device."""
+    cur.execute(_CLOCK, (space, position))
+    return dict(cur.fetchall())
+
+
+_BY_DEVICE: Final = """
+    SELECT device_id::text, number, counter FROM replicas
+    WHERE space_id = %s AND device_id::text = ANY(%s)
+"""
+
+
+def by_device(
+    cur: Cursor, space: UUID, devices: Iterable[str]
+) -> tuple[Mapping[DeviceId, Replica], VectorClock]:
+    """The replicas of these devices, and their entries in the vector clock."""
+    cur.execute(_BY_DEVICE, (space, list(devices)))
+    rows = cur.fetchall()
+    replicas = {DeviceId(device): Replica(number) for device, number, _ in rows}
+    return replicas, VectorClock({Replica(number): counter for _, number, counter in rows})
+
+
+_NAME: Final = "SELECT device_id::text FROM replicas WHERE space_id = %s AND number = %s"
+
+
+class Names:
+    """The device of a replica, read when it is asked for and remembered for one request."""
+
+    def __init__(self, cur: Cursor, space: UUID) -> None:
+        self._cur, self._space = cur, space
+        self._names: dict[Replica, DeviceId] = {}
+
+    def __call__(self, replica: Replica) -> DeviceId:
+        if replica not in self._names:
+            self._cur.execute(_NAME, (self._space, replica))
+            row = self._cur.fetchone()
+            self._names[replica] = DeviceId(row[0] if row else "")
+        return self._names[replica]

@@ -1,0 +1,99 @@
+"""A space's head, and who may stand before it.
+
+The lock on the head's row is what makes positions gapless and visible in order: a sequence or a
+clock as cursor loses the changes that commit late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from storage.sql import Cursor
+from sync.clock import Epoch, EpochStart, Replica, VectorClock
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A space as a device meets it. `replica` and what follows it are those of a read: under a
+    lock they must be read again, see `storage.replicas.take`.
+    """
+
+    id: UUID
+    head: int
+    epoch: Epoch
+    horizon: int
+    personal: bool
+    role: str
+    withdrawn: bool
+    device_revoked: bool
+    device_frozen: bool
+    replica: Replica | None
+    counter: int
+    cursor: int
+    cursor_epoch: int
+
+
+_OPEN: Final = """
+    SELECT s.id, s.head, s.epoch, s.horizon, s.personal, m.role, m.withdrawn_at IS NOT NULL,
+           d.revoked_at IS NOT NULL, d.frozen_at IS NOT NULL,
+           r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0)
+    FROM devices d
+    JOIN users u ON u.id = d.user_id
+    JOIN spaces s ON s.id = coalesce(%(space)s::uuid, u.personal_space_id)
+    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
+    LEFT JOIN replicas r ON r.space_id = s.id AND r.device_id = d.id
+    WHERE d.id = %(device)s AND u.id = %(user)s
+"""
+# Foreign keys to the space may be checked meanwhile: its key does not change.
+_LOCK: Final = _OPEN + "FOR NO KEY UPDATE OF s"
+
+
+def open_space(
+    cur: Cursor, user: UUID, device: UUID, space: UUID | None, *, lock: bool
+) -> Space | None:
+    """The space (None: the personal one) as this device of a member meets it, or None.
+
+    With `lock`, until the transaction ends nobody else moves its head. Then only the columns of
+    the space itself are fresh: PostgreSQL looks again at the row that it waited for, and at
+    nothing joined to it.
+    """
+    cur.execute(_LOCK if lock else _OPEN, {"space": space, "device": device, "user": user})
+    row = cur.fetchone()
+    return None if row is None else Space(*row)
+
+
+_DEVICE: Final = """
+    SELECT revoked_at IS NOT NULL FROM devices WHERE id = %(device)s AND user_id = %(user)s
+"""
+
+
+def device_state(cur: Cursor, user: UUID, device: UUID) -> bool | None:
+    """Whether the device is revoked; None: the server has none such."""
+    cur.execute(_DEVICE, {"device": device, "user": user})
+    row = cur.fetchone()
+    return None if row is None else bool(row[0])
+
+
+_EPOCHS: Final = """
+    SELECT epoch, head, clock FROM epochs WHERE space_id = %s AND epoch > %s
+"""
+
+
+def epochs_after(cur: Cursor, space: UUID, epoch: int) -> Mapping[Epoch, EpochStart]:
+    """How each epoch after this one began."""
+    cur.execute(_EPOCHS, (space, epoch))
+    return {
+        Epoch(number): EpochStart(head, VectorClock({Replica(int(r)): n for r, n in clock.items()}))
+        for number, head, clock in cur
+    }
+
+
+_LOCK_ONLY: Final = "SELECT head FROM spaces WHERE id = %s FOR NO KEY UPDATE"
+
+
+def lock(cur: Cursor, space: UUID) -> None:
+    """Until the transaction ends nobody else moves the head or gives a replica its number."""
+    cur.execute(_LOCK_ONLY, (space,))

@@ -1,0 +1,221 @@
+"""Changes and their operations: decoded and checked in one step, then trusted.
+
+A change stands or falls alone: what is wrong with one of a request is its own verdict, a
+`BadChange`, and never the request's. Only a change without a readable counter breaks the
+envelope, for there is nothing that a verdict could be about.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sync.errors import BadRequest, Refused, SyncError
+from sync.limits import Limits
+from sync.values import Value, check_text, check_value, to_json
+
+JSON_SAFE_INT = 2**53 - 1
+Natural = Annotated[int, Meta(ge=0, le=JSON_SAFE_INT)]
+Counted = Annotated[int, Meta(ge=1, le=JSON_SAFE_INT)]
+Step = Annotated[int, Meta(ge=-JSON_SAFE_INT, le=JSON_SAFE_INT)]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+Key = tuple[str, str]
+"""(collection, id): a record in its space."""
+
+
+class Put(Struct, frozen=True, tag="put", tag_field="op", omit_defaults=True):
+    """Writes registers. `new`: the device inserted the row, it knew none with this id."""
+
+    collection: str
+    id: str
+    fields: dict[str, Value] = {}
+    new: bool = False
+
+
+class Delete(Struct, frozen=True, tag="delete", tag_field="op"):
+    collection: str
+    id: str
+
+
+class Increment(Struct, frozen=True, tag="increment", tag_field="op"):
+    collection: str
+    id: str
+    field: str
+    by: Step
+
+
+class Add(Struct, frozen=True, tag="add", tag_field="op"):
+    collection: str
+    id: str
+    field: str
+    values: list[Value]
+
+
+class Remove(Struct, frozen=True, tag="remove", tag_field="op"):
+    collection: str
+    id: str
+    field: str
+    values: list[Value]
+
+
+class Edit(Struct, frozen=True, tag="edit", tag_field="op"):
+    """A Yjs v1 update: base64 in JSON, bytes in MessagePack."""
+
+    collection: str
+    id: str
+    field: str
+    update: bytes
+
+
+Operation = Put | Delete | Increment | Add | Remove | Edit
+OPERATIONS = frozenset({"put", "delete", "increment", "add", "remove", "edit"})
+
+
+class Context(Struct, frozen=True, omit_defaults=True):
+    """What the device had seen; an epoch left out is the current one."""
+
+    cursor: Natural
+    epoch: Counted | None = None
+    clock: dict[str, Natural] = {}
+
+
+class Change(Struct, frozen=True, omit_defaults=True):
+    """One local transaction of a device: operations applied in order, all or none."""
+
+    counter: Counted
+    context: Context
+    at: Int64
+    ops: list[Operation]
+
+    def form(self) -> tuple[bytes, bytes]:
+        """(operations as JSON, digest): the digest tells a repeat from a fork."""
+        ops = to_json(self.ops)
+        return ops, blake2b(ops, digest_size=16, key=b"%d" % self.at).digest()
+
+    def body(self) -> str:
+        """The change whole, as ASCII JSON."""
+        return _ascii(msgspec.to_builtins(self))
+
+
+class BadChange(Struct, frozen=True):
+    """A change that can never be applied, whole, with the reason."""
+
+    counter: int
+    error: Refused
+    body: str
+    digest: bytes
+
+
+def check(change: Change, limits: Limits) -> Change | BadChange:
+    """The change, or the verdict on one that has the form but breaks a rule."""
+    try:
+        _check(change, limits)
+    except Refused as error:
+        try:
+            digest = change.form()[1]
+        except UnicodeEncodeError:  # lone surrogates have no bytes
+            digest = _digest(change.body())
+        return BadChange(change.counter, error, change.body(), digest)
+    return change
+
+
+def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Change | BadChange:
+    """A change from a forgiving parser's tree, in which `doubled` marks an object with a key
+    twice. Raises `BadRequest` where there is no counter to speak of.
+    """
+    counter = tree.get("counter") if isinstance(tree, dict) else None
+    if type(counter) is not int or not 1 <= counter <= JSON_SAFE_INT:
+        raise BadRequest("malformed_request", "a change has no counter of 1 to 2^53-1")
+    try:
+        if _has_doubled(tree, doubled):
+            raise Refused("duplicate_key")
+        _check_known_operations(tree)
+        return check(msgspec.convert(tree, Change), limits)
+    except msgspec.ValidationError as invalid:
+        error = Refused("malformed_change", str(invalid))
+    except Refused as refused:
+        error = refused
+    body = _ascii(tree)
+    return BadChange(counter, error, body, _digest(body))
+
+
+def _ascii(tree: object) -> str:
+    """JSON text in which nothing is lost, not even a NaN, a NUL or a lone surrogate."""
+    return json.dumps(tree, default=_plain, sort_keys=False, separators=(",", ":"))
+
+
+def _plain(value: object) -> object:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else repr(value)
+
+
+def _digest(body: str) -> bytes:
+    return blake2b(body.encode(), digest_size=16).digest()
+
+
+def _has_doubled(tree: object, doubled: type[dict[str, Any]]) -> bool:
+    if isinstance(tree, doubled):
+        return True
+    children: Iterable[object] = ()
+    if isinstance(tree, dict):
+        children = tree.values()
+    elif isinstance(tree, list):
+        children = tree
+    return any(_has_doubled(child, doubled) for child in children)
+
+
+def _check_known_operations(tree: object) -> None:
+    ops = tree.get("ops") if isinstance(tree, dict) else None
+    for index, op in enumerate(ops if isinstance(ops, list) else ()):
+        name = op.get("op") if isinstance(op, dict) else None
+        if isinstance(name, str) and name not in OPERATIONS:
+            raise Refused("unknown_operation", f"no operation is called {name[:40]!a}", op=index)
+
+
+def _check(change: Change, limits: Limits) -> None:
+    if len(change.ops) > limits.operations_per_change:
+        most = limits.operations_per_change
+        raise Refused("too_many_operations", f"{len(change.ops)} operations; {most} at most")
+    if len(change.context.clock) > limits.clock_entries:
+        raise Refused("too_many_clock_entries", f"{limits.clock_entries} entries at most")
+    for index, op in enumerate(change.ops):
+        try:
+            _check_operation(op, limits)
+        except SyncError as error:
+            raise Refused(error.code, error.detail, op=index) from None
+
+
+def _check_operation(op: Operation, limits: Limits) -> None:
+    _check_name(op.collection, "collection", limits)
+    _check_name(op.id, "id", limits)
+    if isinstance(op, Put):
+        for name, value in op.fields.items():
+            _check_name(name, "field name", limits)
+            _check_one(value, limits)
+    elif not isinstance(op, Delete):
+        _check_name(op.field, "field name", limits)
+        if isinstance(op, Edit):
+            raise Refused("unsupported_operation", "documents are not taken yet")
+        if not isinstance(op, Increment):
+            for value in op.values:
+                _check_one(value, limits)
+
+
+def _check_one(value: Value, limits: Limits) -> None:
+    check_value(value, limits)
+    if isinstance(value, str | list | dict) and len(to_json(value)) > limits.value_bytes:
+        raise Refused("value_too_large", f"a value takes more than {limits.value_bytes} bytes")
+
+
+def _check_name(name: str, what: str, limits: Limits) -> None:
+    if not 1 <= len(name) <= limits.id_chars:
+        raise Refused(
+            "invalid_id", f"the {what} has {len(name)} characters, not 1 to {limits.id_chars}"
+        )
+    check_text(name)

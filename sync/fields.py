@@ -1,0 +1,162 @@
+"""The CRDTs of a field, as values: merging makes a new one.
+
+Laws, for any state and any two concurrent writes:
+* a write removes exactly what its author had seen, and adds itself;
+* concurrent writes commute: the siblings, the sum, the elements are the same in either order;
+* the author's clock (`Write.at`) chooses which sibling is shown, and nothing else.
+
+Sources: the multi-value register and the observed-remove set of Shapiro et al., "A comprehensive
+study of Convergent and Commutative Replicated Data Types" (2011), without tombstones as in
+Bieniusa et al., "An Optimized Conflict-Free Replicated Set" (2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from sync.clock import DeviceId, Replica, Seen, Write
+from sync.values import Value, canonical, equal
+
+Names = Callable[[Replica], DeviceId]
+
+
+class Sibling(NamedTuple):
+    write: Write
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A multi-value register: the writes that nobody who had seen them has overwritten."""
+
+    siblings: tuple[Sibling, ...] = ()
+
+    @property
+    def present(self) -> bool:
+        return bool(self.siblings)
+
+    @property
+    def position(self) -> int:
+        """Where it changed last: a write that removes siblings stands among those left."""
+        return max((s.write.position for s in self.siblings), default=0)
+
+    @property
+    def in_conflict(self) -> bool:
+        return any(not equal(self.siblings[0].value, s.value) for s in self.siblings[1:])
+
+    def put(self, value: Value, seen: Seen, write: Write) -> Register:
+        return Register((*self.cleared(seen).siblings, Sibling(write, value)))
+
+    def cleared(self, seen: Seen) -> Register:
+        if not self.siblings:
+            return self
+        return Register(tuple(s for s in self.siblings if not seen.covers(s.write)))
+
+    def ranked(self, names: Names) -> tuple[Sibling, ...]:
+        """The siblings, the one that is shown first."""
+        if len(self.siblings) < 2:
+            return self.siblings
+        order = sorted(self.siblings, key=lambda s: (s.write.at, names(s.write.replica)))
+        return tuple(reversed(order))
+
+
+class Step(NamedTuple):
+    """An operation on a counter or a set; `by` is 0 on a set."""
+
+    write: Write
+    by: int
+
+
+class Tail(NamedTuple):
+    """What the log says of one counter or set after `floor`: the steps still standing.
+
+    A counter is stored as its sum and a set as its elements, so a new row that has not seen the
+    newest of their operations needs these, to know which of them it clears.
+    """
+
+    floor: int
+    steps: tuple[Step, ...]
+
+    def cleared(self, seen: Seen) -> tuple[Step, ...]:
+        if self.floor > seen.cursor:
+            raise LookupError("the log from the author's cursor on is needed here")
+        return tuple(step for step in self.steps if not seen.covers(step.write))
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A sum of increments. `present` is false where a new row cleared all of them."""
+
+    total: int = 0
+    position: int = 0
+    present: bool = False
+    tail: Tail = Tail(0, ())
+
+    def increment(self, by: int, write: Write) -> Counter:
+        tail = self.tail._replace(steps=(*self.tail.steps, Step(write, by)))
+        return Counter(self.total + by, write.position, True, tail)
+
+    def cleared(self, seen: Seen) -> Counter:
+        steps = self.tail.cleared(seen)
+        total = sum(step.by for step in steps)
+        return Counter(total, self.position, bool(steps), Tail(self.tail.floor, steps))
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRemoveSet:
+    """Elements by canonical JSON text, each with the additions that nobody has removed."""
+
+    elements: Mapping[str, tuple[Write, ...]] = field(default_factory=dict)
+    position: int = 0
+    present: bool = False
+    tail: Tail = Tail(0, ())
+
+    @property
+    def texts(self) -> list[str]:
+        """The elements' canonical JSON texts, sorted."""
+        return sorted(self.elements)
+
+    def add(self, values: list[Value], seen: Seen, write: Write) -> ObservedRemoveSet:
+        elements = dict(self.elements)
+        for text in map(canonical, values):
+            elements[text] = (*_unseen(elements.get(text, ()), seen), write)
+        return self._touched(elements, write)
+
+    def remove(self, values: list[Value], seen: Seen, write: Write) -> ObservedRemoveSet:
+        gone = {canonical(value) for value in values}
+        return self._touched(_without(self.elements, gone, seen), write)
+
+    def cleared(self, seen: Seen) -> ObservedRemoveSet:
+        elements = _without(self.elements, self.elements, seen)
+        steps = self.tail.cleared(seen)
+        tail = Tail(self.tail.floor, steps)
+        return ObservedRemoveSet(elements, self.position, bool(elements or steps), tail)
+
+    def _touched(
+        self, elements: Mapping[str, tuple[Write, ...]], write: Write
+    ) -> ObservedRemoveSet:
+        tail = self.tail._replace(steps=(*self.tail.steps, Step(write, 0)))
+        return ObservedRemoveSet(elements, write.position, True, tail)
+
+
+def _unseen(writes: tuple[Write, ...], seen: Seen) -> tuple[Write, ...]:
+    return tuple(write for write in writes if not seen.covers(write))
+
+
+def _without(
+    elements: Mapping[str, tuple[Write, ...]], gone: object, seen: Seen
+) -> dict[str, tuple[Write, ...]]:
+    """The elements, less those additions of `gone` that were seen."""
+    assert isinstance(gone, set | Mapping)
+    left = {t: _unseen(writes, seen) if t in gone else writes for t, writes in elements.items()}
+    return {text: writes for text, writes in left.items() if writes}
+
+
+Field = Register | Counter | ObservedRemoveSet
+TYPES: Mapping[type, str] = {Register: "register", Counter: "counter", ObservedRemoveSet: "set"}
+
+
+def with_tail(value: Field, tail: Tail) -> Field:
+    return value if isinstance(value, Register) else replace(value, tail=tail)

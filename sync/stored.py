@@ -1,0 +1,182 @@
+"""A record as the database keeps it: plain values for anyone's SQL, causality packed beside them.
+
+`data` is a JSON object of the values shown. `causality` is MessagePack:
+`[writes, life, whole, fields]`, where `writes` holds each `[replica, counter, position, at]` once
+and everything else names a write by its index there. A field is one of
+
+    3                                a register, written by writes[3], its value in `data`
+    [0, shown, other, value, …]      a register with siblings (or cleared: [0])
+    [1, position, present]           a counter, its sum in `data`
+    [2, position, present, [3, 4], …] a set: the additions of each element, in `data`'s order
+
+A life is the write's index times two, plus one for a deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sync.clock import Replica, Write
+from sync.fields import Counter, Field, Names, ObservedRemoveSet, Register, Sibling, Tail
+from sync.records import Life, Record
+from sync.values import Value, canonical, to_json
+
+REGISTER, COUNTER, SET = 0, 1, 2
+
+
+class StoredRecord(NamedTuple):
+    """A row of the table `records`, less its space."""
+
+    collection: str
+    id: str
+    position: int
+    deleted: bool
+    size: int
+    conflicts: int
+    data: bytes
+    causality: bytes
+
+
+class Causality(NamedTuple):
+    """The packed form, decoded but not yet interpreted."""
+
+    writes: list[Any]
+    life: list[int]
+    whole: int
+    fields: dict[str, Any]
+
+    def position_of(self, name: str) -> int:
+        """The position at which the field changed last."""
+        packed = self.fields[name]
+        if isinstance(packed, int):
+            return int(self.writes[packed][2])
+        if packed[0] != REGISTER:
+            return int(packed[1])
+        indexes = (*packed[1:2], *packed[2::2])
+        return max((int(self.writes[index][2]) for index in indexes), default=0)
+
+    def is_register(self, name: str) -> bool:
+        packed = self.fields[name]
+        return isinstance(packed, int) or packed[0] == REGISTER
+
+    def siblings_of(self, name: str, shown: Value) -> list[Sibling]:
+        """The siblings of a register, the one shown first."""
+        packed = self.fields[name]
+        if isinstance(packed, int):
+            packed = (REGISTER, packed)
+        pairs = [(packed[1], shown)] if len(packed) > 1 else []
+        pairs += zip(packed[2::2], packed[3::2], strict=True)
+        return [Sibling(_write(self.writes[index]), value) for index, value in pairs]
+
+
+_CAUSALITY = msgspec.msgpack.Decoder(Causality)
+_VALUES = msgspec.json.Decoder(dict[str, Any])
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _write(packed: list[int]) -> Write:
+    replica, counter, position, at = packed
+    return Write(Replica(replica), counter, position, at)
+
+
+def causality_of(row: StoredRecord) -> Causality:
+    return _CAUSALITY.decode(row.causality)
+
+
+def values_of(row: StoredRecord) -> dict[str, Value]:
+    return _VALUES.decode(row.data)
+
+
+def unpack(row: StoredRecord) -> Record:
+    packed, values = causality_of(row), values_of(row)
+    writes = [_write(write) for write in packed.writes]
+    fields = {name: _unpack_field(packed, name, values.get(name)) for name in packed.fields}
+    life = tuple(Life(writes[code >> 1], bool(code & 1)) for code in packed.life)
+    return Record(row.position, packed.whole, life, fields, row.size)
+
+
+def _unpack_field(packed: Causality, name: str, shown: Value) -> Field:
+    code = packed.fields[name]
+    if packed.is_register(name):
+        return Register(tuple(packed.siblings_of(name, shown)))
+    kind, position, present, *additions = code
+    tail = Tail(position, ())
+    if kind == COUNTER:
+        return Counter(shown or 0, position, present, tail)
+    writes = (tuple(_write(packed.writes[index]) for index in indexes) for indexes in additions)
+    elements = dict(zip(map(canonical, shown or ()), writes, strict=True))
+    return ObservedRemoveSet(elements, position, present, tail)
+
+
+class _Writes:
+    """Numbers the writes of a record, each once."""
+
+    def __init__(self) -> None:
+        self.indexes: dict[Write, int] = {}
+
+    def __call__(self, write: Write) -> int:
+        return self.indexes.setdefault(write, len(self.indexes))
+
+    def all_of(self, writes: Iterable[Write]) -> list[int]:
+        return [self(write) for write in writes]
+
+
+def pack(collection: str, id_: str, record: Record, names: Names) -> StoredRecord:
+    """`names` gives the device of a replica; it decides between siblings of the same time."""
+    writes = _Writes()
+    life = [writes(sibling.write) * 2 + sibling.deleted for sibling in record.life]
+    shown: dict[str, Value] = {}
+    fields: dict[str, Any] = {}
+    for name, value in record.fields.items():
+        if value.present:
+            shown[name] = _shown(value, names)
+        fields[name] = _pack_field(value, writes, names)
+    data = to_json(shown)
+    others = _bytes_of_others(record)
+    packed = Causality(list(writes.indexes), life, record.whole, fields)
+    return StoredRecord(
+        collection,
+        id_,
+        record.position,
+        record.deleted,
+        len(data) + others,
+        len(record.conflicts),
+        data,
+        _encode(packed),
+    )
+
+
+def _shown(value: Field, names: Names) -> Value:
+    if isinstance(value, Register):
+        return value.ranked(names)[0].value
+    if isinstance(value, Counter):
+        return value.total
+    return [msgspec.json.decode(text) for text in value.texts]
+
+
+def _pack_field(value: Field, writes: _Writes, names: Names) -> object:
+    if isinstance(value, Counter):
+        return [COUNTER, value.position, value.present]
+    if isinstance(value, ObservedRemoveSet):
+        additions = [writes.all_of(value.elements[text]) for text in value.texts]
+        return [SET, value.position, value.present, *additions]
+    if not value.siblings:
+        return [REGISTER]
+    first, *others = value.ranked(names)
+    if not others:
+        return writes(first.write)
+    rest = [part for other in others for part in (writes(other.write), other.value)]
+    return [REGISTER, writes(first.write), *rest]
+
+
+def _bytes_of_others(record: Record) -> int:
+    registers = (field for field in record.fields.values() if isinstance(field, Register))
+    return sum(
+        len(to_json(sibling.value))
+        for register in registers
+        if len(register.siblings) > 1
+        for sibling in register.siblings
+    )
