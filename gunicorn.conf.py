@@ -25,7 +25,8 @@ if settings.database_url is None:
 _host = f"[{settings.host}]" if ":" in settings.host else settings.host
 bind = f"{_host}:{settings.port}"
 workers = settings.web_concurrency
-worker_class = "gevent"
+# The gevent worker, with one repair.
+worker_class = "app.worker.Worker"
 # Sockets that stay open, most of them idle: 36 KB each.
 worker_connections = 5_000
 # Each worker imports the app for itself, after the patch, and makes its own pool.

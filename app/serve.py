@@ -1,8 +1,8 @@
 """`python -m app serve`: PostgreSQL and gunicorn as children, watched.
 
-Promises: what dies is started again; when this process is told to go, gunicorn ends its requests
-first and PostgreSQL stops last. Killed outright, it takes gunicorn along (on Linux); a PostgreSQL
-left running is found by the next start.
+Promises: what is killed is started again; when this process is told to go, gunicorn ends its
+requests first and PostgreSQL stops last. Killed outright, it takes gunicorn along (on Linux); a
+PostgreSQL left running is found by the next start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from types import FrameType
 from typing import Final
 
@@ -26,8 +25,6 @@ from storage.migrate import migrate
 WATCH_SECONDS: Final = 0.25
 # Longer than gunicorn's own graceful_timeout, after which it kills its workers.
 STOP_SECONDS: Final = 30
-# A gunicorn that dies so soon after its start will die again: say so and give up.
-TOO_SOON_SECONDS: Final = 5
 
 
 class _Ending:
@@ -103,20 +100,21 @@ class _Watch:
         if self._server is not None and not self._server.alive():
             print("rejoin: PostgreSQL has ended; starting it again", file=sys.stderr, flush=True)
             self._server.revive()
+            print("rejoin: PostgreSQL serves again", file=sys.stderr, flush=True)
 
     def _mend_gunicorn(self) -> int | None:
-        """None: it runs, again. Otherwise the exit status of one that can't start."""
+        """None: it runs, again. Otherwise its own exit status: it was told to go, or can't run."""
         status = self._gunicorn.poll()
-        if status is None:
-            return None
-        if time.monotonic() - self._started < TOO_SOON_SECONDS:
-            return status if status > 0 else 1
-        print(f"rejoin: gunicorn has ended ({status}); starting it again", file=sys.stderr)
+        killed = status is not None and status < 0
+        if not killed:
+            return status
+        print(
+            f"rejoin: gunicorn has ended ({status}); starting it again", file=sys.stderr, flush=True
+        )
         self._gunicorn = self._start_gunicorn()
         return None
 
     def _start_gunicorn(self) -> subprocess.Popen[bytes]:
-        self._started = time.monotonic()
         environment = os.environ | {"DATABASE_URL": self._url, "REJOIN_PARENT": str(os.getpid())}
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app:create_app()"],

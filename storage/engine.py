@@ -28,7 +28,7 @@ IDLE_TRANSACTION_TIMEOUT_MS: Final = 60_000
 RECYCLE_SECONDS: Final = 1_800
 
 
-class UnusableDatabase(RuntimeError):  # noqa: N818 - reads as the sentence it is
+class UnusableDatabase(RuntimeError):
     """PostgreSQL answers but can't hold Rejoin's data; the text says what it needs."""
 
 

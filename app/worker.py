@@ -1,0 +1,59 @@
+"""gunicorn's gevent worker, that lets idle connections go when it is told to go.
+
+Promise: a stop waits for requests, never for connections that are kept for a next one. Without
+it every restart would last gunicorn's whole graceful timeout, as phones and proxies keep theirs.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import gevent
+from gevent import Greenlet, Timeout, getcurrent
+from gunicorn.workers.ggevent import GeventWorker
+
+
+class _Pause(Timeout):  # type: ignore[misc]
+    """A connection's wait for its next request: it ends by request, by time or by `cut`."""
+
+    def __init__(self, seconds: float, all_pauses: set[_Pause]) -> None:
+        super().__init__(seconds, False)
+        self._all = all_pauses
+        self._waiter: Greenlet = getcurrent()
+
+    def __enter__(self) -> Self:
+        self._all.add(self)
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._all.discard(self)
+        ended: bool | None = super().__exit__(kind, error, trace)
+        return ended
+
+    def cut(self) -> None:
+        """End the wait as if the time were up."""
+        gevent.kill(self._waiter, self, block=False)
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """See the module. `notify` is what gunicorn calls every second, also while it stops."""
+
+    def timeout_ctx(self) -> _Pause:
+        return _Pause(self.cfg.keepalive, self._pauses())
+
+    def notify(self) -> None:
+        super().notify()
+        if not self.alive:
+            for pause in tuple(self._pauses()):
+                pause.cut()
+
+    def _pauses(self) -> set[_Pause]:
+        pauses: set[_Pause] = self.__dict__.setdefault("_waiting", set())
+        return pauses
