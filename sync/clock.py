@@ -150,9 +150,8 @@ class History:
         if context.epoch > self.epoch:
             raise Refused("bad_context", f"epoch {context.epoch} has not begun")
         cursor, clock = context.cursor, context.clock
-        for epoch in range(context.epoch + 1, self.epoch + 1):
-            start = self.epochs.get(Epoch(epoch))
-            if start is not None:
+        for epoch, start in self.epochs.items():
+            if epoch > context.epoch:
                 cursor, clock = min(cursor, start.head), clock.meet(start.clock)
         if cursor > self.head:
             raise Refused("bad_context", f"cursor {cursor} is above the head, {self.head}")
