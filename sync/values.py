@@ -17,7 +17,8 @@ Value = Any
 """null, booleans, strings, integers of 64 bits, finite doubles, arrays and objects of these."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_EXPONENT = re.compile(rb"\de\d")
+# A double so large that it is written with an exponent, and so an integer to jsonb.
+_EXPONENT = re.compile(rb"[:\[,]-?\d[\d.]*e\d|^-?\d[\d.]*e\d")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
