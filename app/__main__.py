@@ -17,7 +17,7 @@ from app.settings import Settings, SettingsError, described
 from storage import embedded
 from storage.cluster import EmbeddedError
 from storage.engine import UnusableDatabase, make_engine
-from storage.migrate import migrate
+from storage.migrate import current_revision, migrate
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -69,6 +69,8 @@ def _serve(_options: argparse.Namespace, settings: Settings) -> int:
 def _migrate(options: argparse.Namespace, settings: Settings) -> None:
     with _engine(settings, statement_timeout_ms=0) as engine:
         migrate(engine, options.to)
+        with engine.connect() as connection:
+            print(f"The schema is at revision {current_revision(connection) or 'base: empty'}.")
 
 
 def _settings(_options: argparse.Namespace, settings: Settings) -> None:
@@ -87,9 +89,10 @@ def _postgres(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _restored(_options: argparse.Namespace, settings: Settings) -> None:
-    upkeep = importlib.import_module("storage.upkeep")
+    from storage.upkeep import start_next_epoch
+
     with _engine(settings) as engine, engine.begin() as connection:
-        spaces: int = upkeep.start_next_epoch(connection)
+        spaces = start_next_epoch(connection)
     print(f"The next epoch has begun in {spaces} spaces. Devices give back what was lost.")
 
 
