@@ -1,0 +1,418 @@
+"""`rejoin.open()`: the app's own SQLite file, with sync.
+
+The app writes plain SQL, through this object or any other connection. This object adds what needs
+a hand: a transaction that travels as one change, and the conversation with the server. Network and
+bookkeeping use a second connection of their own, so that no setting of the app's gets in the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rejoin import catalog, collections, fork, loop, report, schema, settle, spaces
+from rejoin.answers import as_object, as_text
+from rejoin.apply import writing
+from rejoin.errors import Busy, NotLoggedIn, RejoinError, ServerRefused, TrackingError
+from rejoin.loop import Loop, Progress, SyncResult
+from rejoin.outbox import seal
+from rejoin.report import Conflict, Status
+from rejoin.schema import get_meta, set_meta
+from rejoin.track import track, untrack
+from rejoin.transport import Http, Session, Urllib3
+from rejoin.values import JsonObject, compact
+
+Params = Sequence[Any] | dict[str, Any]
+"""As sqlite3 takes them."""
+WRITING_WORDS = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
+LOCK_WAIT_S = 30.0
+"""How long a statement waits for another connection's transaction."""
+
+
+def open(  # noqa: A001  # the name says it, as in dbm.open
+        path: str | os.PathLike[str], server: str | None = None, *, foreign_keys: bool = True,
+        http: Http | None = None, sleep: Callable[[float], None] = time.sleep,
+        rand: Callable[[], float] = random.random, clock: Callable[[], float] = time.time,
+        clock_skew_ms: int | None = None) -> Database:
+    """Opens (or makes) the app's file.
+
+    `server` is remembered in the file. `foreign_keys` is the pragma of both connections. `sleep`,
+    `rand` and `clock` are for tests; `clock_skew_ms` makes this device's clock wrong, in the
+    triggers too, for demonstrations.
+    """
+    return Database(path, server, foreign_keys, http or Urllib3(), sleep, rand, clock,
+                    clock_skew_ms)
+
+
+class Database:
+    """See `open`. Use one from one thread; open the file once more for another."""
+
+    def __init__(self, path: str | os.PathLike[str], server: str | None, foreign_keys: bool,
+                 http: Http, sleep: Callable[[float], None], rand: Callable[[], float],
+                 clock: Callable[[], float], clock_skew_ms: int | None) -> None:
+        self.path = Path(path)
+        self.connection = _connect(path, foreign_keys)
+        self._db = _connect(path, foreign_keys)
+        # Text that is no UTF-8 must not stop the loop: it travels to be refused in words.
+        self._db.text_factory = _lenient
+        schema.create(self._db)
+        spaces.number_of(self._db, spaces.PERSONAL)
+        self.http = http
+        self._sleep, self._rand, self._clock = sleep, rand, clock
+        self._password: str | None = None
+        if server is not None:
+            set_meta(self._db, "server", server)
+        if clock_skew_ms is not None:
+            self._db.execute("UPDATE rejoin_state SET clock_skew_ms = ?", (clock_skew_ms,))
+        self._retrack()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes both connections. Nothing is lost: all state is in the file."""
+        self.connection.close()
+        self._db.close()
+        if isinstance(self.http, Urllib3):
+            self.http.close()
+
+    # ---- the app's own SQL
+
+    def execute(self, sql: str, params: Params = ()) -> sqlite3.Cursor:
+        """One statement, as sqlite3 has it. Outside a transaction it is one change of its own."""
+        if self._bare_write(sql):
+            with self.transaction():
+                return self.connection.execute(sql, params)
+        return self.connection.execute(sql, params)
+
+    def executemany(self, sql: str, rows: Iterable[Params]) -> sqlite3.Cursor:
+        """One statement for many rows. Outside a transaction: all of them one change."""
+        if self._bare_write(sql):
+            with self.transaction():
+                return self.connection.executemany(sql, rows)
+        return self.connection.executemany(sql, rows)
+
+    def _bare_write(self, sql: str) -> bool:
+        # A RETURNING statement is not over when its first row is read: it can't be committed then.
+        words = sql.lstrip().upper()
+        return (not self.connection.in_transaction and words.startswith(WRITING_WORDS)
+                and "RETURNING" not in words)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that travels as one change. Inside another one it is part of that."""
+        db = self.connection
+        if db.in_transaction:
+            yield db
+            return
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute("UPDATE rejoin_state SET last_grp = last_grp + 1, grp = last_grp + 1")
+            yield db
+            db.execute("UPDATE rejoin_state SET grp = 0")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    # ---- what is tracked
+
+    def track(self, table: str, /, *, space: str = spaces.PERSONAL,
+              kinds: dict[str, str] | None = None, **columns: str) -> int:
+        """Tracks a table: `track("tasks", votes="counter", tags="set")`.
+
+        Rows that are there already become changes, the first time; their number is returned. May
+        be called at every start: where nothing has changed, nothing happens. `kinds` is for
+        columns whose names Python can't take as keywords. Raises TrackingError in words.
+        """
+        self._not_inside()
+        wanted = {**(kinds or {}), **columns}
+        if space == spaces.PERSONAL:
+            space = self._personal()
+        return track(self._db, table, space, wanted, self.now_ms())
+
+    def attach(self, *, space: str = spaces.PERSONAL) -> dict[str, int]:
+        """Tracks all tables of the file; returns the number of rows that became changes, by table.
+
+        Tables without a primary key are refused before anything is tracked.
+        """
+        self._not_inside()
+        names = _parents_first(self._db, self.tables())
+        for name in names:
+            track_check(self._db, name)
+        made = {name: self.track(name, space=space) for name in names}
+        number = spaces.number_of(self._db, self._personal() if space == spaces.PERSONAL else space)
+        catalog.publish(self._db, spaces.read(self._db, number), self.now_ms())
+        return made
+
+    def make_tables(self, space: str = spaces.PERSONAL) -> list[str]:
+        """Makes and tracks the tables that a space's other devices have published.
+
+        Raises RejoinError where none has published any.
+        """
+        wanted = self._personal() if space == spaces.PERSONAL else space
+        found = catalog.published(self._db, spaces.number_of(self._db, wanted))
+        if not found:
+            raise RejoinError("This space holds no table definitions; sync a device that tracks"
+                              " its tables there first.")
+        have = {name.lower() for name in self.tables()}
+        missing = [d for d in found.values() if d.table.lower() not in have]
+        with writing(self._db):
+            for definition in missing:
+                self._db.execute(definition.sql)
+                for index in definition.indexes:
+                    self._db.execute(index)
+        for name in _parents_first(self._db, [d.table for d in missing]):
+            self.track(name, space=space, kinds=found[name].kinds)
+        return sorted(found)
+
+    def tables(self) -> list[str]:
+        """The app's own tables."""
+        return [str(r[0]) for r in self._db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'"
+            " ESCAPE '\\' AND name NOT LIKE 'rejoin\\_%' ESCAPE '\\'"
+            " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY rowid")]
+
+    def alter(self, sql: str) -> None:
+        """One `ALTER TABLE` of a tracked table, also those SQLite refuses while triggers stand."""
+        self._not_inside()
+        with writing(self._db):
+            seal(self._db)
+            for home in collections.read_all(self._db).values():
+                if home.tracked:
+                    untrack(self._db, home.name)
+            self._db.execute(sql)
+        self._retrack()
+
+    def _retrack(self) -> None:
+        """Triggers are made anew where the app has changed its columns (or dropped the triggers)."""
+        for home in collections.read_all(self._db).values():
+            if home.kinds is None:
+                continue
+            space = spaces.read(self._db, home.space)
+            try:
+                shape_kinds = {k: v for k, v in home.kinds.items()}
+                track(self._db, home.name, space.id, shape_kinds, self.now_ms())
+            except TrackingError as error:
+                self._db.execute("INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)",
+                                 (str(error), self.now_ms()))
+
+    # ---- accounts
+
+    def signup(self, email: str, password: str, **device: str) -> None:
+        """Makes an account and logs this device in."""
+        self._session().anonymous("/v1/auth/signup", {"email": email, "password": password})
+        self.login(email, password, **device)
+
+    def login(self, email: str, password: str, *, name: str = "", platform: str = "",
+              app_version: str = "") -> None:
+        """Logs this device in, for the first time or again. Raises ServerRefused, Offline.
+
+        An id that the server no longer lets in (revoked, or frozen after a fork) is replaced by a
+        new one; nothing pending is lost.
+        """
+        before = get_meta(self._db, "email")
+        if before is not None and before != email.strip().lower():
+            raise RejoinError(f"This file belongs to {before}; another account needs a file of"
+                              f" its own.")
+        self._describe(name, platform, app_version)
+        device_id = get_meta(self._db, "device_id")
+        if device_id and get_meta(self._db, "forked"):
+            self._replace_device(email, password)
+        else:
+            try:
+                self._log_in(email, password, device_id)
+            except ServerRefused as refused:
+                if device_id is None or refused.code not in ("device_revoked", "device_fork"):
+                    raise
+                self._replace_device(email, password)
+        self._password = password
+        set_meta(self._db, "email", email.strip().lower())
+        loop.remember(self._db, None, self.now_ms())
+        set_meta(self._db, "last_sync_at", None)
+
+    def _describe(self, name: str, platform: str, app_version: str) -> None:
+        import platform as system
+
+        for key, value, usual in (("device_name", name, system.node() or "python"),
+                                  ("platform", platform, system.system() or "python"),
+                                  ("app_version", app_version, "0")):
+            if value or get_meta(self._db, key) is None:
+                set_meta(self._db, key, value or usual)
+
+    def _log_in(self, email: str, password: str, device_id: str | None) -> None:
+        device: JsonObject = {"name": get_meta(self._db, "device_name"),
+                              "platform": get_meta(self._db, "platform"),
+                              "app_version": get_meta(self._db, "app_version")}
+        body: JsonObject = {"email": email, "password": password, "device": device}
+        if device_id:
+            body["device_id"] = device_id
+        session = self._session()
+        answer = session.anonymous("/v1/auth/login", body)
+        with writing(self._db):
+            session.keep(answer)
+            set_meta(self._db, "device_id", as_text(answer.get("device_id")))
+            self._db.execute("UPDATE rejoin_spaces SET id = ?, role = 'owner' WHERE no = 1",
+                             (as_text(answer.get("personal_space")),))
+
+    def _replace_device(self, email: str, password: str) -> None:
+        fork.register_anew(self._db, self._session(), email, password)
+
+    def logout(self) -> None:
+        """Ends the login; data and pending changes stay."""
+        refresh = get_meta(self._db, "refresh_token")
+        session = self._session()
+        if refresh:
+            try:
+                session.anonymous("/v1/auth/logout", {"refresh_token": refresh})
+            except ServerRefused:
+                pass  # it had ended already
+        session.forget()
+        self._password = None
+
+    # ---- spaces
+
+    def spaces(self) -> list[JsonObject]:
+        """The spaces that the account may read, as the server lists them."""
+        listed = self._session().get("/v1/spaces").get("spaces")
+        return [as_object(one) for one in (listed if isinstance(listed, list) else [])]
+
+    def create_space(self, name: str) -> str:
+        """Makes a shared space; returns its id, for `track(…, space=id)`."""
+        return as_text(self._session().send("/v1/spaces", compact({"name": name})).get("id"))
+
+    def share(self, space: str, email: str, role: str = "editor") -> None:
+        """Gives somebody a role in a space: owner, editor or viewer."""
+        from urllib.parse import quote as escape
+
+        self._session().send(f"/v1/spaces/{escape(space)}/members/{escape(email)}",
+                             compact({"role": role}), "PUT")
+
+    def join(self, space: str) -> None:
+        """Has this device pull a shared space, also before a table of it is tracked."""
+        spaces.number_of(self._db, space)
+
+    # ---- sync
+
+    def sync(self, progress: Callable[[Progress], None] | None = None) -> SyncResult:
+        """Pushes what is pending and pulls what is new. Raises RejoinErrors in words.
+
+        May be called again after any error, or after the process was killed at any point.
+        """
+        self._not_inside()
+        session = self._session()
+        session.password = self._password
+        run = Loop(self._db, session, self.now_ms, progress, get_meta(self._db, "app_version"),
+                   self._credentials)
+        try:
+            loop.retry_aside(self._db, self.now_ms())
+            result = run.run()
+        except RejoinError as error:
+            loop.remember(self._db, str(error), self.now_ms())
+            raise
+        words = "; ".join((result.errors or {}).values())
+        loop.remember(self._db, words or None, self.now_ms())
+        return result
+
+    def _credentials(self) -> tuple[str, str] | None:
+        email = get_meta(self._db, "email")
+        return (email, self._password) if email and self._password else None
+
+    def status(self) -> Status:
+        """What is pending and since when, and what went wrong, in words: `str(db.status())`."""
+        return report.status(self._db)
+
+    def conflicts(self) -> list[Conflict]:
+        """Cells with concurrent values. A plain UPDATE of the column settles one."""
+        if not self.connection.in_transaction:
+            settle.sealed(self._db)
+        return report.conflicts(self._db)
+
+    def dismiss(self) -> int:
+        """Forgets the refused changes that status() lists; returns how many there were."""
+        return self._db.execute("DELETE FROM rejoin_refused").rowcount
+
+    def log(self, limit: int = 50) -> list[JsonObject]:
+        """This device's own changes, the youngest first, and what became of them."""
+        settle.sealed(self._db)
+        return [{"space": space, "state": state, **json.loads(body)} for space, state, body in
+                self._db.execute(
+                    "SELECT s.id, c.state, c.body FROM rejoin_changes AS c JOIN rejoin_spaces AS s"
+                    " ON s.no = c.space ORDER BY c.at DESC, c.counter DESC LIMIT ?", (limit,))]
+
+    def now_ms(self) -> int:
+        """This device's wall clock."""
+        skew = self._db.execute("SELECT clock_skew_ms FROM rejoin_state").fetchone()[0]
+        return int(self._clock() * 1000) + int(skew)
+
+    def _personal(self) -> str:
+        return str(self._db.execute("SELECT id FROM rejoin_spaces WHERE no = 1").fetchone()[0])
+
+    def _session(self) -> Session:
+        server = get_meta(self._db, "server")
+        if server is None:
+            raise NotLoggedIn("No server is set: open the file with server='http://…' once.")
+        return Session(self._db, server, self.http, self._sleep, self._rand)
+
+    def _not_inside(self) -> None:
+        if self.connection.in_transaction:
+            raise Busy("This needs the file for itself; commit the open transaction first.")
+
+
+def track_check(db: sqlite3.Connection, table: str) -> None:
+    """Raises TrackingError if the table can't be tracked."""
+    from rejoin.shape import read_shape
+
+    read_shape(db, table, {})
+
+
+def clone(path: str | os.PathLike[str], server: str, email: str, password: str, *,
+          space: str = spaces.PERSONAL, progress: Callable[[Progress], None] | None = None,
+          **options: Any) -> Database:
+    """A new file with a space's tables, definitions included. Raises RejoinError if there are none."""
+    if Path(path).exists() and Path(path).stat().st_size > 0:
+        with open(path) as there:
+            if there.tables():
+                raise RejoinError(f"{path} has tables already; clone into a new file.")
+    db = open(path, server, **options)
+    db.login(email, password)
+    if space != spaces.PERSONAL:
+        db.join(space)
+    db.sync(progress)
+    db.make_tables(space)
+    return db
+
+
+def _connect(path: str | os.PathLike[str], foreign_keys: bool) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+    return db
+
+
+def _lenient(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _parents_first(db: sqlite3.Connection, tables: list[str]) -> list[str]:
+    """Tables in an order in which foreign keys point backwards, where there is one."""
+    from rejoin.shape import quote
+
+    rest, done = list(tables), []
+    while rest:
+        free = [t for t in rest if not any(
+            r[2].lower() in {x.lower() for x in rest if x != t}
+            for r in db.execute(f"PRAGMA foreign_key_list({quote(t)})"))] or rest[:1]
+        done += free
+        rest = [t for t in rest if t not in free]
+    return done

@@ -1,0 +1,216 @@
+"""The outbox: recorded edits become numbered changes, whose content never alters again.
+
+Sealing happens in the same local transaction that moves a cursor or sends a request, always
+before it: so the context written here is the context of the moment of the edit.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from rejoin import collections
+from rejoin.collections import Collection
+from rejoin.edits import Edit, Op, Seen, net_effect, to_ops
+from rejoin.schema import KEY_NAMES, SLOT_NAMES
+from rejoin.values import Json, JsonObject, SqlValue, compact
+
+CHANGE_OPS_MAX = 1000
+"""The protocol's bound. A longer transaction travels as several changes, in its order."""
+CHANGE_BYTES_MAX = 1 << 20
+"""Well under the server's 8 MiB body, so that no single change can outgrow a request."""
+EXISTING_ROWS = 100
+"""Rows of an attached table in one change: few enough that one bad row takes few others along."""
+
+
+@dataclass
+class Unit:
+    """What becomes one change in one space (or several, if it is too large)."""
+
+    space: int
+    at: int
+    context: JsonObject
+    ops: list[Op] = field(default_factory=list)
+
+
+def seal(db: sqlite3.Connection) -> int:
+    """Numbers all recorded edits. Call it inside a write transaction. Returns how many changes."""
+    count = _seal_rows(db)
+    if count:
+        db.execute("DELETE FROM rejoin_ops")
+        db.execute("DELETE FROM rejoin_doomed")
+    return count
+
+
+def _seal_rows(db: sqlite3.Connection) -> int:
+    rows = db.execute(
+        f"SELECT kind, collection, part, grp, at, epoch, cursor, mask, {', '.join(KEY_NAMES)},"
+        f" {', '.join(SLOT_NAMES)} FROM rejoin_ops ORDER BY seq")
+    known = collections.read_all(db)
+    clocks = {no: clock for no, clock in db.execute("SELECT no, clock FROM rejoin_spaces")}
+    sealed = 0
+    made: list[Unit] = []
+    for _, group in groupby(rows, key=lambda r: (r[3], r[4] if r[3] == 0 else 0)):
+        made += _units(db, list(group), known, clocks)
+        sealed += 1
+    number(db, made)
+    return sealed
+
+
+def _units(db: sqlite3.Connection, rows: list[tuple[SqlValue, ...]], known: dict[int, Collection],
+           clocks: dict[int, str | None]) -> list[Unit]:
+    by_record: dict[tuple[int, tuple[SqlValue, ...]], list[Seen]] = {}
+    units: dict[int, Unit] = {}
+    for row in rows:
+        kind, no, part, _, at, epoch, cursor, mask = row[:8]
+        assert isinstance(no, int) and isinstance(at, int) and isinstance(part, int)
+        home = known[no]
+        units.setdefault(home.space, Unit(
+            home.space, at, context_of(epoch, cursor, clocks.get(home.space))))
+        key = row[8:8 + len(home.key_is_text)]
+        by_record.setdefault((no, key), []).append(
+            Seen(str(kind), part, at, mask if isinstance(mask, int) else 0,
+                 row[8 + len(KEY_NAMES):]))
+    for (no, key), seen in by_record.items():
+        home = known[no]
+        unit = units[home.space]
+        unit.ops += _record_ops(db, home, key, net_effect(seen, home.slots), unit)
+    return [unit for unit in units.values() if unit.ops]
+
+
+def context_of(epoch: SqlValue, cursor: SqlValue, clock: str | None) -> JsonObject:
+    """A causal context; members that say nothing are left out."""
+    context: JsonObject = {} if epoch is None else {"epoch": int(epoch)}
+    context["cursor"] = int(cursor or 0)
+    if clock:
+        context["clock"] = json.loads(clock)
+    return context
+
+
+def _record_ops(db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...], edit: Edit,
+                unit: Unit) -> list[Op]:
+    if None in key:
+        db.execute("INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)", (
+            f"A row of {home.name!r} has NULL in its primary key: it has no identity and stays on"
+            f" this device only. Give it a key, and it will travel.", unit.at))
+        return []
+    record_id = home.record_id(key)
+    at = (home.no, record_id)
+    if edit.kind == "update" and _is_stray(db, at):
+        edit = _whole_row(db, home, key, edit)
+    kinds: dict[str, str] = {s.field: s.kind for s in home.slots}
+    ops = to_ops(edit, home.name, record_id, kinds)
+    if edit.kind == "insert":
+        row = db.execute("SELECT context FROM rejoin_deletes WHERE collection = ? AND id = ?",
+                         at).fetchone()
+        if row:
+            unit.context = older(unit.context, json.loads(row[0]))
+    elif edit.kind == "delete":
+        db.execute("INSERT OR IGNORE INTO rejoin_deletes VALUES (?, ?, ?)",
+                   (*at, compact(unit.context)))
+    if edit.kind != "nothing":
+        db.execute("DELETE FROM rejoin_strays WHERE collection = ? AND id = ?", at)
+        if edit.kind == "update":
+            db.executemany(
+                "DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ? AND field = ?",
+                [(*at, name) for name in edit.values])
+        else:
+            db.execute("DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ?", at)
+    return ops
+
+
+def older(one: JsonObject, other: JsonObject) -> JsonObject:
+    """Of two contexts of the same device the one that had seen less."""
+    def rank(context: JsonObject) -> tuple[int, int]:
+        epoch, cursor = context.get("epoch"), context.get("cursor")
+        return (epoch if isinstance(epoch, int) else 0, cursor if isinstance(cursor, int) else 0)
+    return min(one, other, key=rank)
+
+
+def _is_stray(db: sqlite3.Connection, at: tuple[int, str]) -> bool:
+    return db.execute("SELECT 1 FROM rejoin_strays WHERE collection = ? AND id = ?",
+                      at).fetchone() is not None
+
+
+def _whole_row(db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...],
+               edit: Edit) -> Edit:
+    """The server never took this row's insert: an edit of it sends the row as it stands now."""
+    from rejoin.rows import read_row
+
+    row = read_row(db, home, key)
+    if row is None:
+        return edit
+    whole = Edit("insert")
+    for slot in home.slots:
+        if slot.role != "new":
+            continue
+        value = row.get(slot.field)
+        if slot.kind == "counter":
+            whole.counts[slot.field] = value if isinstance(value, int | float) else 0
+        else:
+            whole.values[slot.field] = value
+    return whole
+
+
+def number(db: sqlite3.Connection, units: Iterable[Unit]) -> int:
+    """Gives units their counters and freezes them. Returns how many changes were made."""
+    counters: dict[int, int] = {}
+    rows = []
+    for unit in units:
+        counter = counters.get(unit.space)
+        if counter is None:
+            counter = int(db.execute("SELECT counter FROM rejoin_spaces WHERE no = ?",
+                                     (unit.space,)).fetchone()[0])
+        for body in _bodies(unit, counter):
+            counter += 1
+            rows.append((unit.space, counter, unit.at, body))
+        counters[unit.space] = counter
+    db.executemany(
+        "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)", rows)
+    db.executemany("UPDATE rejoin_spaces SET counter = ? WHERE no = ?",
+                   [(counter, no) for no, counter in counters.items()])
+    return len(rows)
+
+
+def _bodies(unit: Unit, counter: int) -> Iterator[str]:
+    texts: list[str] = []
+    size = 0
+    for op in unit.ops:
+        text = compact(op)
+        if texts and (len(texts) == CHANGE_OPS_MAX or size + len(text) > CHANGE_BYTES_MAX):
+            counter += 1
+            yield body_of(counter, unit.context, unit.at, texts)
+            texts, size = [], 0
+        texts.append(text)
+        size += len(text)
+    yield body_of(counter + 1, unit.context, unit.at, texts)
+
+
+def body_of(counter: int, context: JsonObject, at: int, ops: list[str]) -> str:
+    """A change as it is sent, byte for byte, as often as it takes."""
+    return (f'{{"counter":{counter},"context":{compact(context)},"at":{at},'
+            f'"ops":[{",".join(ops)}]}}')
+
+
+def renumbered(body: str, counter: int, clock: JsonObject) -> str:
+    """A change moved to another device id: a new number, and the old id's counter in its clock."""
+    change = json.loads(body)
+    context = change["context"]
+    named = {**context.get("clock", {}), **clock}
+    if named:
+        context["clock"] = named
+    return body_of(counter, context, change["at"], [compact(op) for op in change["ops"]])
+
+
+def refusable(value: Json) -> bool:
+    """Text that the server is known to refuse: a NUL or a lone surrogate in it."""
+    if isinstance(value, str):
+        return "\0" in value or any("\ud800" <= c <= "\udfff" for c in value)
+    if isinstance(value, list):
+        return any(map(refusable, value))
+    if isinstance(value, dict):
+        return any(refusable(part) for pair in value.items() for part in pair)
+    return False

@@ -1,0 +1,242 @@
+"""Rows of the app's tables, read and written by record. The only writer of remote changes.
+
+A row that a local constraint refuses is tried again after the others (a delete may have made room),
+then together with the other refused ones (two rows may swap a unique value), and is then reported
+back: nothing that one row does may hold up the rest.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rejoin.collections import Collection
+from rejoin.shape import Column, Shape, quote, read_shape
+from rejoin.values import Json, JsonObject, SqlValue, from_json
+
+Key = tuple[SqlValue, ...]
+
+
+def read_row(db: sqlite3.Connection, home: Collection, key: Key) -> dict[str, SqlValue] | None:
+    """A row by its key, all stored columns; None if there is none (or no table)."""
+    try:
+        shape = read_shape(db, home.name, {})
+    except sqlite3.Error:
+        return None
+    return _read(db, shape, key)
+
+
+def _read(db: sqlite3.Connection, shape: Shape, key: Key) -> dict[str, SqlValue] | None:
+    names = [*shape.key, *(c.name for c in shape.columns)]
+    row = db.execute(f"SELECT {', '.join(map(quote, names))} FROM {quote(shape.table)}"
+                     f" WHERE {_where(shape)}", key).fetchone()
+    return None if row is None else dict(zip(names, row, strict=True))
+
+
+def _where(shape: Shape) -> str:
+    return " AND ".join(f"{quote(k)} = ?" for k in shape.key)
+
+
+def column_value(column: Column, fields: JsonObject) -> tuple[bool, SqlValue]:
+    """Whether a field says what the column holds, and what. Counters start at 0, sets at []."""
+    if column.name in fields:
+        value: Json = fields[column.name]
+    elif column.kind == "counter":
+        value = 0
+    elif column.kind == "set":
+        value = []
+    else:
+        return False, None
+    return True, from_json(value)
+
+
+@dataclass(frozen=True)
+class Write:
+    """What a row shall be. fields None: gone. only: the fields to write; None: the whole row."""
+
+    home: Collection
+    id: str
+    fields: JsonObject | None
+    only: frozenset[str] | None = None
+    fresh: bool = False
+    """The record was not known before: most likely there is no row yet."""
+
+
+class Writer:
+    """Writes many rows inside the caller's transaction."""
+
+    def __init__(self, db: sqlite3.Connection, homes: Iterable[Collection]) -> None:
+        self._db = db
+        self._shapes: dict[int, Shape | None] = {}
+        for home in homes:
+            self._shapes[home.no] = self._shape(home)
+        self.deleted: dict[int, dict[str, tuple[Key, dict[str, SqlValue]]]] = {}
+        """Rows taken away, by collection and id: what it takes to put one back."""
+
+    def _shape(self, home: Collection) -> Shape | None:
+        from rejoin.errors import TrackingError
+
+        if home.kinds is None:
+            return None
+        try:
+            return read_shape(self._db, home.name, {})
+        except TrackingError:
+            return None  # the app dropped the table; the records are kept
+
+    def shape(self, home: Collection) -> Shape | None:
+        """The table as it is now; None where there is none."""
+        shape = self._shapes.get(home.no)
+        if shape is None or home.kinds is None:
+            return shape
+        kinds = home.kinds
+        if any(c.kind != kinds.get(c.name, "register") for c in shape.columns):
+            shape = Shape(shape.table, shape.key, shape.key_is_text, tuple(
+                Column(c.name, kinds.get(c.name, "register"), c.default, c.typed)
+                for c in shape.columns), shape.uniques)
+            self._shapes[home.no] = shape
+        return shape
+
+    def write(self, writes: Sequence[Write]) -> list[tuple[Write, str]]:
+        """Writes all that can be written; returns what was refused, with SQLite's own words."""
+        fresh = [w for w in writes if w.fresh and w.fields is not None]
+        rest = [w for w in writes if not (w.fresh and w.fields is not None)]
+        rest.sort(key=lambda w: w.fields is None)  # first updates: children leave their parents
+        refused = self._each(rest) + self._bulk(fresh)
+        while refused:
+            again = self._each([w for w, _ in refused])
+            if len(again) == len(refused):
+                return self._together(again)
+            refused = again
+        return []
+
+    def _each(self, writes: Iterable[Write]) -> list[tuple[Write, str]]:
+        refused = []
+        for one in writes:
+            try:
+                self._one(one)
+            except sqlite3.Error as error:
+                _still_open(self._db, error)
+                refused.append((one, str(error)))
+        return refused
+
+    def _bulk(self, writes: Sequence[Write]) -> list[tuple[Write, str]]:
+        """Inserts rows of one shape with one prepared statement; goes on behind a refused one."""
+        groups: dict[str, list[tuple[Write, list[SqlValue]]]] = {}
+        refused: list[tuple[Write, str]] = []
+        for one in writes:
+            try:
+                sql, values = self._insert_sql(one)
+            except (ValueError, OverflowError) as error:
+                refused.append((one, str(error)))
+                continue
+            if sql:
+                groups.setdefault(sql, []).append((one, values))
+        for sql, rows in groups.items():
+            done = 0
+            while done < len(rows):
+                taken = 0
+
+                def feed(start: int, batch: list[tuple[Write, list[SqlValue]]] = rows
+                         ) -> Iterable[list[SqlValue]]:
+                    nonlocal taken
+                    for _, values in batch[start:]:
+                        taken += 1
+                        yield values
+
+                try:
+                    self._db.executemany(sql, feed(done))
+                    done = len(rows)
+                except sqlite3.Error as error:
+                    _still_open(self._db, error)
+                    done += taken
+                    refused.append((rows[done - 1][0], str(error)))
+        return refused
+
+    def _insert_sql(self, one: Write) -> tuple[str, list[SqlValue]]:
+        shape = self.shape(one.home)
+        key = one.home.row_key(one.id) if shape else None
+        if shape is None:
+            return "", []
+        if key is None:
+            raise ValueError(f"the id {one.id!r} fits no primary key of this table")
+        names, values = list(shape.key), list(key)
+        for column in shape.columns:
+            given, value = column_value(column, one.fields or {})
+            if given:
+                names.append(column.name)
+                values.append(value)
+        sets = ", ".join(f"{quote(n)} = excluded.{quote(n)}" for n in names[len(key):])
+        action = f"UPDATE SET {sets}" if sets else "NOTHING"
+        return (f"INSERT OR ABORT INTO {quote(shape.table)} ({', '.join(map(quote, names))})"
+                f" VALUES ({', '.join('?' * len(names))})"
+                f" ON CONFLICT ({', '.join(map(quote, shape.key))}) DO {action}", values)
+
+    def _one(self, one: Write) -> None:
+        shape = self.shape(one.home)
+        if shape is None:
+            return
+        key = one.home.row_key(one.id)
+        if key is None:
+            if one.fields is None:
+                return
+            raise sqlite3.IntegrityError(f"the id {one.id!r} fits no primary key of this table")
+        if one.fields is None:
+            self._delete(one, shape, key)
+        elif not self._update(one, shape, key):
+            sql, values = self._insert_sql(one)
+            self._db.execute(sql, values)
+
+    def _delete(self, one: Write, shape: Shape, key: Key) -> None:
+        row = _read(self._db, shape, key)
+        if row is None:
+            return
+        self._db.execute(f"DELETE FROM {quote(shape.table)} WHERE {_where(shape)}", key)
+        self.deleted.setdefault(one.home.no, {})[one.id] = (key, row)
+
+    def _update(self, one: Write, shape: Shape, key: Key) -> bool:
+        """False: there is no such row."""
+        names: list[str] = []
+        values: list[SqlValue] = []
+        for column in shape.columns:
+            if one.only is not None and column.name not in one.only:
+                continue
+            given, value = column_value(column, one.fields or {})
+            place = "?" if given else f"({column.default or 'NULL'})"
+            names.append(f"{quote(column.name)} = {place}")
+            if given:
+                values.append(value)
+        if not names:
+            return self._db.execute(f"SELECT 1 FROM {quote(shape.table)} WHERE {_where(shape)}",
+                                    key).fetchone() is not None
+        done = self._db.execute(f"UPDATE OR ABORT {quote(shape.table)} SET {', '.join(names)}"
+                                f" WHERE {_where(shape)}", (*values, *key))
+        return done.rowcount > 0
+
+    def _together(self, refused: list[tuple[Write, str]]) -> list[tuple[Write, str]]:
+        """Takes all refused rows away and writes them anew; all or none."""
+        self._db.execute("SAVEPOINT rejoin_together")
+        alive = [w for w, _ in refused if w.fields is not None]
+        kept = {no: dict(rows) for no, rows in self.deleted.items()}
+        failed = self._each(Write(w.home, w.id, None) for w in alive) or self._each(
+            Write(w.home, w.id, w.fields) for w in alive)
+        if failed or len(alive) < len(refused):
+            self._db.execute("ROLLBACK TO rejoin_together")
+        self._db.execute("RELEASE rejoin_together")
+        self.deleted = kept
+        return refused if failed or len(alive) < len(refused) else []
+
+    def put_back(self, home: Collection, record_id: str) -> None:
+        """Undoes a delete of this transaction, for rows here that still need the row."""
+        key, row = self.deleted[home.no].pop(record_id)
+        shape = self._shapes[home.no]
+        assert shape is not None
+        self._db.execute(f"INSERT OR ABORT INTO {quote(shape.table)}"
+                         f" ({', '.join(map(quote, row))}) VALUES ({', '.join('?' * len(row))})",
+                         tuple(row.values()))
+
+
+def _still_open(db: sqlite3.Connection, error: sqlite3.Error) -> None:
+    """A RAISE(ROLLBACK) of the app, a full disk: then the whole transaction is gone, and must be."""
+    if not db.in_transaction or isinstance(error, sqlite3.ProgrammingError):
+        raise error

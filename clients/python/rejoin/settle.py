@@ -1,0 +1,204 @@
+"""What one space's answer does to this file, each answer in one local transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from rejoin import spaces
+from rejoin.answers import Problem, SpaceAnswer, read_delta
+from rejoin.apply import Applying, applying, writing
+from rejoin.edits import Op
+from rejoin.outbox import seal
+from rejoin.overlay import Delta
+from rejoin.schema import get_meta
+from rejoin.shape import quote
+from rejoin.spaces import Space
+from rejoin.values import compact, parse
+
+KEEP_MS = 30 * 24 * 3600 * 1000
+KEEP_CHANGES = 10_000
+"""Accepted changes are kept this long, to give back what a restored server has lost."""
+FOREVER_CODES = frozenset({"forbidden", "not_found"})
+
+
+def settle(db: sqlite3.Connection, asked: Space, answer: SpaceAnswer, now_ms: int) -> None:
+    """Takes a space's answer without error. `asked`: the space as the request described it."""
+    complete = answer.page is None and answer.cursor is not None
+    if not complete and not answer.rejected:
+        with writing(db):
+            _decide(db, asked.no, answer, now_ms)
+            if _still(db, asked):
+                _stage(db, asked, answer)
+        return
+    with applying(db, asked.no, now_ms) as frame:
+        _show_again(frame, _decide(db, asked.no, answer, now_ms))
+        if not _still(db, asked):
+            return
+        if complete:
+            _complete(frame, asked, answer, now_ms)
+        else:
+            _stage(db, asked, answer)
+
+
+def _still(db: sqlite3.Connection, asked: Space) -> bool:
+    """Whether the file stands where the request said. Another process may have synced meanwhile."""
+    now = spaces.read(db, asked.no)
+    return (now.pull_cursor, now.page, now.epoch) == (asked.pull_cursor, asked.page, asked.epoch)
+
+
+def _stage(db: sqlite3.Connection, asked: Space, answer: SpaceAnswer) -> None:
+    if answer.page is None:
+        return
+    db.execute("INSERT INTO rejoin_staged (space, records) VALUES (?, ?)",
+               (asked.no, compact(answer.raw_records)))
+    db.execute("UPDATE rejoin_spaces SET page = ?, head = ?, error = NULL,"
+               " replacing = max(replacing, ?) WHERE no = ?",
+               (answer.page, answer.head, answer.reset, asked.no))
+
+
+def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -> list[str]:
+    """Marks what the server decided. Returns the bodies of the changes newly refused."""
+    if answer.accepted is None:
+        return []
+    give_back(db, no, answer.accepted + 1)
+    refused = []
+    for counter, problem in answer.rejected:
+        row = db.execute("SELECT body FROM rejoin_changes WHERE space = ? AND counter = ?"
+                         " AND state <> 'rejected'", (no, counter)).fetchone()
+        if row:
+            refused.append(str(row[0]))
+            refuse(db, no, counter, problem, now_ms)
+    if db.execute("SELECT 1 FROM rejoin_deletes LIMIT 1").fetchone():
+        bodies = [str(r[0]) for r in db.execute(
+            "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+            " AND counter <= ?", (no, answer.accepted))]
+        _forget_deletes(db, no, [*bodies, *refused])
+    db.execute("UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
+               " AND state = 'pending' AND counter <= ?", (now_ms, no, answer.accepted))
+    db.execute("UPDATE rejoin_spaces SET discarded = NULL, withdrawn = 0 WHERE no = ?", (no,))
+    return refused
+
+
+def _forget_deletes(db: sqlite3.Connection, no: int, bodies: Iterable[str]) -> None:
+    for body in bodies:
+        for op in json.loads(body)["ops"]:
+            if op["op"] == "delete":
+                db.execute(
+                    "DELETE FROM rejoin_deletes WHERE id = ? AND collection ="
+                    " (SELECT no FROM rejoin_collections WHERE space = ? AND name = ?)",
+                    (op["id"], no, op["collection"]))
+
+
+def refuse(db: sqlite3.Connection, no: int, counter: int, problem: Problem, now_ms: int) -> None:
+    """A change that will never be applied: it keeps its number, and is listed whole."""
+    device = get_meta(db, "device_id") or ""
+    error = {**problem.whole, "code": problem.code, "detail": problem.detail}
+    db.execute("INSERT OR REPLACE INTO rejoin_refused SELECT space, ?, counter, at, body, ?"
+               " FROM rejoin_changes WHERE space = ? AND counter = ?",
+               (device, compact(error), no, counter))
+    db.execute("UPDATE rejoin_changes SET state = 'rejected', folded = 1, decided_at = ?"
+               " WHERE space = ? AND counter = ?", (now_ms, no, counter))
+
+
+def give_back(db: sqlite3.Connection, no: int, expected: int) -> None:
+    """The server has less than it once had (a restored backup): what it lacks is pending again.
+
+    What this device no longer has is named as discarded.
+    """
+    lost = db.execute("SELECT count(*) FROM rejoin_changes WHERE space = ? AND counter >= ?"
+                      " AND state <> 'pending'", (no, expected)).fetchone()[0]
+    if lost:
+        db.execute("UPDATE rejoin_changes SET state = 'pending', decided_at = NULL"
+                   " WHERE space = ? AND counter >= ? AND state <> 'pending'", (no, expected))
+    have = db.execute("SELECT min(counter) FROM rejoin_changes WHERE space = ? AND counter >= ?",
+                      (no, expected)).fetchone()[0]
+    counter = spaces.read(db, no).counter
+    first = have if have is not None else counter + 1
+    if first > expected:
+        db.execute("UPDATE rejoin_spaces SET discarded = ? WHERE no = ?", (first - 1, no))
+
+
+def _show_again(frame: Applying, refused: list[str]) -> None:
+    """The rows of refused changes show the server's values again; a refused new row stays."""
+    for body in refused:
+        for op in json.loads(body)["ops"]:
+            at = (frame.replica.number(str(op["collection"])), str(op["id"]))
+            frame.replica.show(at)
+            if op.get("new"):
+                _keep_stray(frame, at)
+
+
+def _keep_stray(frame: Applying, at: tuple[int, str]) -> None:
+    frame.strays.add(at)
+    frame.db.execute("INSERT OR IGNORE INTO rejoin_strays VALUES (?, ?)", at)
+
+
+def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -> None:
+    db, no = frame.db, asked.no
+    staged: list[Delta] = []
+    for (records,) in db.execute(
+            "SELECT records FROM rejoin_staged WHERE space = ? ORDER BY n", (no,)):
+        page = parse(records)
+        staged += [read_delta(r) for r in (page if isinstance(page, list) else [])]
+    replacing = asked.replacing or answer.reset
+    if replacing:
+        # Nothing is folded: the pages are the whole truth. What was given back is shown again.
+        db.execute("UPDATE rejoin_changes SET folded = (state <> 'pending') WHERE space = ?", (no,))
+    else:
+        for op in _accepted_ops(db, no):
+            frame.replica.fold(op)
+        db.execute("UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'accepted'"
+                   " AND folded = 0", (no,))
+    frame.replica.take_all([*staged, *answer.records], replacing=replacing)
+    db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
+    db.execute(
+        "UPDATE rejoin_spaces SET epoch = ?, cursor = ?, pull_cursor = ?, clock = NULL, page = NULL,"
+        " replacing = 0, withdrawn = 0, error = NULL, synced_at = ?, head = ? WHERE no = ?",
+        (answer.epoch, answer.cursor, answer.cursor, now_ms, answer.head, no))
+    db.execute("DELETE FROM rejoin_changes WHERE space = ? AND state = 'accepted' AND folded = 1"
+               " AND (decided_at < ? OR counter <= ?)",
+               (no, now_ms - KEEP_MS, asked.counter - KEEP_CHANGES))
+
+
+def _accepted_ops(db: sqlite3.Connection, no: int) -> Iterable[Op]:
+    for (body,) in db.execute("SELECT body FROM rejoin_changes WHERE space = ?"
+                              " AND state = 'accepted' AND folded = 0 ORDER BY counter", (no,)):
+        yield from json.loads(body)["ops"]
+
+
+def drop_pages(db: sqlite3.Connection, no: int) -> None:
+    """An interrupted pull that can't be taken up again starts over from its cursor."""
+    with writing(db):
+        db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
+        db.execute("UPDATE rejoin_spaces SET page = NULL WHERE no = ?", (no,))
+
+
+def withdraw(db: sqlite3.Connection, space: Space, problem: Problem, now_ms: int) -> None:
+    """The space is no longer ours: its rows leave this device, and no deletion is recorded.
+
+    Changes that were never sent are listed as refused, whole.
+    """
+    with applying(db, space.no, now_ms) as frame:
+        for (counter,) in db.execute("SELECT counter FROM rejoin_changes WHERE space = ?"
+                                     " AND state = 'pending'", (space.no,)).fetchall():
+            refuse(db, space.no, counter, problem, now_ms)
+        for home in frame.replica.homes.values():
+            if home.space != space.no:
+                continue
+            if home.tracked:
+                db.execute(f"DELETE FROM {quote(home.name)}")
+            for table in ("records", "conflicts", "aside", "strays", "deletes"):
+                db.execute(f"DELETE FROM rejoin_{table} WHERE collection = ?", (home.no,))
+        db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
+        db.execute("UPDATE rejoin_spaces SET withdrawn = 1, epoch = NULL, cursor = 0,"
+                   " pull_cursor = 0, clock = NULL, page = NULL, replacing = 1, synced_at = NULL"
+                   " WHERE no = ?", (space.no,))
+
+
+def sealed(db: sqlite3.Connection) -> None:
+    """Numbers what was recorded, in a transaction of its own."""
+    if db.execute("SELECT 1 FROM rejoin_ops LIMIT 1").fetchone():
+        with writing(db):
+            seal(db)
