@@ -190,12 +190,13 @@ class LiveServer:
         if self.process.stderr:
             self.process.stderr.close()
 
-    def follow(self) -> None:
-        """Read the log until the server listens, and on in a thread."""
+    def follow(self, workers: int) -> None:
+        """Read the log until all workers are there, and on in a thread."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(line)
-            if "Listening at" in line:
+            workers -= "Booting worker" in line
+            if workers == 0:
                 break
         else:
             pytest.fail("gunicorn did not start:\n" + "".join(self.log))
@@ -251,7 +252,7 @@ def _start(database_url: str, data: Path, extra: Mapping[str, str]) -> LiveServe
     )
     server = LiveServer(f"http://127.0.0.1:{port}", database_url, process)
     try:
-        server.follow()
+        server.follow(int(environment["WEB_CONCURRENCY"]))
         # The socket listens before a worker serves it: this answer waits for the first one.
         with urllib.request.urlopen(f"{server.url}/healthz", timeout=START_SECONDS):
             return server
