@@ -28,16 +28,16 @@ class Visit:
     raw: bool = False
 
 
-def open_space(cur: Cursor, who: Principal, name: str, action: Action) -> Space:
-    """The space by its id, or `me`; for `write` its head is locked until the transaction ends.
+def open_space(
+    cur: Cursor, who: Principal, name: str, action: Action, *, lock: bool = False
+) -> Space:
+    """The space by its id, or `me`; with `lock` its head stays until the transaction ends.
 
     Raises NotFound for who never was a member, Forbidden for who may not (any more), Conflict
     (`device_fork`) for reading by a device that was replaced, Unauthenticated for a device that
     was revoked.
     """
-    space = spaces.open_space(
-        cur, who.user_id, who.device_id, space_id(name), lock=action == "write"
-    )
+    space = spaces.open_space(cur, who.user_id, who.device_id, space_id(name), lock=lock)
     if space is None:
         require_device(cur, who)
         raise NotFound("not_found")

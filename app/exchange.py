@@ -59,7 +59,7 @@ class Exchange:
             return self.pull(visit, name, part)
         with self.engine.begin() as connection:
             cur = cursor(connection)
-            space = open_space(cur, visit.who, name, "write")
+            space = open_space(cur, visit.who, name, "write", lock=True)
             plan = push(cur, space, visit, part, self.limits)
             try:
                 answer = page_after(cur, space, plan, visit, part, self.limits)
@@ -73,7 +73,7 @@ class Exchange:
         visit = replace(visit, sent_at=part.sent_at)
         with self.engine.begin() as connection:
             cur = cursor(connection)
-            space = open_space(cur, visit.who, name, "write")
+            space = open_space(cur, visit.who, name, "write", lock=True)
             plan = push(cur, space, visit, part, self.limits)
         self._tell(space, plan)
         return PushAnswer(space.epoch, plan.accepted, _told(plan), plan.head)
@@ -102,14 +102,15 @@ class Exchange:
     def _acknowledge(self, visit: Visit, space: Space, part: Pull) -> None:
         """Remembers a cursor that moved, in a transaction that nobody waits for."""
         epoch = part.epoch or space.epoch
-        if (part.cursor, epoch) == (space.cursor, space.cursor_epoch) or not part.cursor > 0:
+        moved = (part.cursor, epoch) != (space.cursor, space.cursor_epoch)
+        if not moved or not 0 < part.cursor <= space.head:
             return
         with self.engine.begin() as connection:
             cur = cursor(connection)
             cur.execute("SET LOCAL synchronous_commit = off")
             if space.replica is None:
-                spaces.lock(cur, space.id)
-            replica, _ = replicas.take(cur, space.id, visit.who.device_id)
+                space = open_space(cur, visit.who, str(space.id), "read", lock=True)
+            replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
             replicas.acknowledge(cur, space.id, replica, part.cursor, epoch)
 
     def _tell(self, space: Space, plan: Plan) -> None:
@@ -122,22 +123,22 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
 
     Raises `SyncError` (`device_fork`, `counter_gap`, `bad_counter`) before anything is written.
     """
-    replica, counter = replicas.take(cur, space.id, visit.who.device_id)
+    replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
     before = _records(cur, space, part)
     contexts = journal.Contexts(cur, space.id)
     numbers, clock = _named(cur, space, part)
     state = State(
         replica=replica,
-        counter=counter,
+        counter=space.counter,
         history=History(space.epoch, space.head, clock, _epochs(cur, space, part), contexts),
-        decided=_decided(cur, space, replica, counter, part),
+        decided=_decided(cur, space, replica, part),
         records=before,
         replicas=numbers,
         tails_of=journal.Tails(cur, space.id, contexts),
         frozen=space.device_frozen,
     )
     plan = plan_push(state, part, visit.sent_at, visit.received_at, limits)
-    if plan.accepted > counter:
+    if plan.accepted > space.counter:
         journal.append(cur, space.id, replica, visit.received_at, plan.entries)
         _write(cur, space, plan, before)
         quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
@@ -166,10 +167,10 @@ def _records(cur: Cursor, space: Space, part: SpaceRequest) -> dict[Key, Record]
 
 
 def _decided(
-    cur: Cursor, space: Space, replica: Replica, counter: int, part: SpaceRequest
+    cur: Cursor, space: Space, replica: Replica, part: SpaceRequest
 ) -> Mapping[int, Decided]:
     """What stands on the counters that the request uses again."""
-    used = [change.counter for change in part.changes if change.counter <= counter]
+    used = [change.counter for change in part.changes if change.counter <= space.counter]
     return journal.decided(cur, space.id, replica, min(used), max(used)) if used else {}
 
 

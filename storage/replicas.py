@@ -9,7 +9,6 @@ from uuid import UUID
 from storage.sql import Cursor
 from sync.clock import DeviceId, Replica, VectorClock
 
-_TAKE: Final = "SELECT number, counter FROM replicas WHERE space_id = %s AND device_id = %s"
 _ADD: Final = """
     INSERT INTO replicas (space_id, number, device_id)
     SELECT %(space)s, coalesce(max(number), 0) + 1, %(device)s
@@ -18,18 +17,11 @@ _ADD: Final = """
 """
 
 
-def take(cur: Cursor, space: UUID, device: UUID) -> tuple[Replica, int]:
-    """(number, counter decided) of the device, which is given a number if it has none.
-
-    Call it under the space's lock, in a statement after the one that took it: only then are the
-    counter current and the next number free.
-    """
-    cur.execute(_TAKE, (space, device))
-    row = cur.fetchone()
-    if row is None:
-        cur.execute(_ADD, {"space": space, "device": device})
-        row = (*(cur.fetchone() or (1,)), 0)
-    return Replica(row[0]), row[1]
+def add(cur: Cursor, space: UUID, device: UUID) -> Replica:
+    """Gives the device a number. Call it under the space's lock: only then is the next one free."""
+    cur.execute(_ADD, {"space": space, "device": device})
+    (number,) = cur.fetchone() or (1,)
+    return Replica(number)
 
 
 _DECIDE: Final = """

@@ -17,8 +17,8 @@ from sync.clock import Epoch, EpochStart, Replica, VectorClock
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A space as a device meets it. `replica` and what follows it are those of a read: under a
-    lock they must be read again, see `storage.replicas.take`.
+    """A space as one device of a member meets it. `replica` is None for a device that neither
+    pushed to it nor applied anything of it; then what follows is 0.
     """
 
     id: UUID
@@ -48,7 +48,13 @@ _OPEN: Final = """
     WHERE d.id = %(device)s AND u.id = %(user)s
 """
 # Foreign keys to the space may be checked meanwhile: its key does not change.
-_LOCK: Final = _OPEN + "FOR NO KEY UPDATE OF s"
+_LOCK: Final = """
+    SELECT FROM users u
+    JOIN spaces s ON s.id = coalesce(%(space)s::uuid, u.personal_space_id)
+    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
+    WHERE u.id = %(user)s
+    FOR NO KEY UPDATE OF s
+"""
 
 
 def open_space(
@@ -56,11 +62,14 @@ def open_space(
 ) -> Space | None:
     """The space (None: the personal one) as this device of a member meets it, or None.
 
-    With `lock`, until the transaction ends nobody else moves its head. Then only the columns of
-    the space itself are fresh: PostgreSQL looks again at the row that it waited for, and at
-    nothing joined to it.
+    With `lock`, until the transaction ends nobody else moves its head. The lock has a statement
+    of its own, before the one that reads: whoever waited for it must see what was committed
+    meanwhile, and PostgreSQL looks again at a row that it waited for, not at those joined to it.
     """
-    cur.execute(_LOCK if lock else _OPEN, {"space": space, "device": device, "user": user})
+    values = {"space": space, "device": device, "user": user}
+    if lock:
+        cur.execute(_LOCK, values)
+    cur.execute(_OPEN, values)
     row = cur.fetchone()
     return None if row is None else Space(*row)
 
@@ -89,11 +98,3 @@ def epochs_after(cur: Cursor, space: UUID, epoch: int) -> Mapping[Epoch, EpochSt
         Epoch(number): EpochStart(head, VectorClock({Replica(int(r)): n for r, n in clock.items()}))
         for number, head, clock in cur
     }
-
-
-_LOCK_ONLY: Final = "SELECT head FROM spaces WHERE id = %s FOR NO KEY UPDATE"
-
-
-def lock(cur: Cursor, space: UUID) -> None:
-    """Until the transaction ends nobody else moves the head or gives a replica its number."""
-    cur.execute(_LOCK_ONLY, (space,))
