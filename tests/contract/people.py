@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from typing import Any
 from uuid import UUID
 
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 PASSWORD = "correct horse battery staple"
@@ -59,6 +61,20 @@ class Person:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.session['access_token']}"}
+
+
+def until_someone_waits(engine: Engine) -> None:
+    """Return when a statement in this database waits for another's lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 20
+    with engine.connect() as connection:
+        # What the database shows of its sessions stands still within a transaction.
+        while not connection.scalar(waiting):
+            connection.rollback()
+            assert time.monotonic() < deadline, "nobody waits"
 
 
 def told(response: TestResponse, status: int, code: str) -> dict[str, Any]:

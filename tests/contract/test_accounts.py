@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import jwt
@@ -21,8 +22,9 @@ from sqlalchemy import Engine, text
 from app import create_app, passwords
 from app.runtime import EXTENSION, Runtime
 from app.settings import Settings
+from storage import tokens
 from storage.attempts import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, WAIT_SECONDS_MAX
-from tests.contract.people import PASSWORD, Person, new_email, told
+from tests.contract.people import PASSWORD, Person, new_email, told, until_someone_waits
 
 DAY = 86_400
 WRONG = "a wrong password"
@@ -280,23 +282,44 @@ def test_of_many_renewals_at_once_exactly_one_wins(app: Flask, ada: Person) -> N
     told(ada.refresh(answers[0][1]), 401, "token_invalid")
 
 
-def test_no_renewal_outlives_a_family_ended_at_the_same_moment(
-    app: Flask, ada: Person, engine: Engine
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(days=90)
+
+
+def _spend(engine: Engine, token: str) -> str:
+    with engine.begin() as connection:
+        spent = tokens.spend(connection, token, NOW)
+    assert spent is not None
+    return spent.verdict
+
+
+def test_a_token_that_is_being_spent_is_spent_for_who_comes_then(
+    ada: Person, engine: Engine
+) -> None:
+    token = ada.session["refresh_token"]
+    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
+        spent = tokens.spend(first, token, NOW)
+        second = pool.submit(_spend, engine, token)
+        until_someone_waits(engine)
+        first.commit()
+        assert spent is not None
+        assert (spent.verdict, second.result()) == ("good", "reused")
+
+
+def test_no_renewal_outlives_a_family_that_ends_at_the_same_moment(
+    ada: Person, engine: Engine
 ) -> None:
     spent = ada.session["refresh_token"]
     good = ada.refresh().json["refresh_token"]
-
-    def use(token: str) -> None:
-        app.test_client().post("/v1/auth/refresh", json={"refresh_token": token})
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(use, [good, spent]))
-    living = text(
-        "SELECT count(*) FROM refresh_tokens"
-        " WHERE device_id = :id AND used_at IS NULL AND revoked_at IS NULL"
-    )
-    with engine.connect() as connection:
-        assert connection.scalar(living, {"id": ada.device_id}) == 0
+    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
+        renewed = tokens.spend(first, good, NOW)
+        assert renewed is not None
+        thief = pool.submit(_spend, engine, spent)
+        until_someone_waits(engine)
+        newest = tokens.issue(first, tokens.Grant(renewed.device_id, renewed.family, NOW, LATER))
+        first.commit()
+        assert thief.result() == "reused"
+    told(ada.refresh(newest), 401, "token_invalid")
 
 
 def test_a_refresh_token_expires(app: Flask, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,6 +492,14 @@ def test_who_has_to_wait_is_not_made_to_wait_longer_by_asking(limited: Flask) ->
     for _ in range(FREE_BY_ACCOUNT):
         _guess(limited, email)
     assert len({_guess(limited, email) for _ in range(10)}) == 1
+
+
+def test_an_address_that_has_to_wait_makes_no_account_wait(limited: Flask) -> None:
+    for _ in range(FREE_BY_ADDRESS):
+        _guess(limited, new_email())
+    email = new_email()
+    assert all(_guess(limited, email) < 0 for _ in range(2 * FREE_BY_ACCOUNT))
+    assert _guess(limited, email, address="192.0.2.2") == 401
 
 
 def test_a_good_login_starts_the_account_anew(limited: Flask, clock: Clock) -> None:

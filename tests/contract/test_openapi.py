@@ -57,6 +57,8 @@ def test_every_operation_says_what_can_go_wrong(document: dict[str, Any]) -> Non
             asks_token = operation.get("security") != []
             assert not asks_token or "401" in operation["responses"]
             assert "requestBody" not in operation or "413" in operation["responses"]
+            in_path = [one for one in operation["parameters"] if one["in"] == "path"]
+            assert not in_path or "`not_found`" in operation["responses"]["404"]["description"]
 
 
 def test_what_the_server_answers_is_what_the_document_says(

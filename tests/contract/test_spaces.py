@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Engine
+from werkzeug.test import TestResponse
 
 from app.rights import RIGHTS
-from tests.contract.people import Person, new_email, told
+from storage import memberships
+from tests.contract.people import Person, new_email, told, until_someone_waits
 
 
 @pytest.fixture
@@ -139,6 +142,29 @@ def test_two_owners_who_remove_each_other_at_once_leave_one(
         lists = [person.get(f"{space}/members") for person in (ada, bob)]
         roles = next(answer.json["members"] for answer in lists if answer.status_code == 200)
         assert [one["role"] for one in roles].count("owner") == 1
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+def test_who_is_no_owner_any_more_when_it_is_their_turn_changes_nothing(
+    app: Flask, engine: Engine, ada: Person, bob: Person, eve: Person, crew: str, method: str
+) -> None:
+    for person in (bob, eve):
+        ada.put(f"{crew}/members/{person.email}", role="owner")
+    space_id = UUID(crew.rpartition("/")[2])
+    path, body = f"{crew}/members/{eve.email}", {"role": "viewer"}
+
+    def remove_eve() -> TestResponse:
+        json = body if method == "PUT" else None
+        return app.test_client().open(path, method=method, headers=bob.headers, json=json)
+
+    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
+        memberships.lock_owners(first, space_id)
+        answer = pool.submit(remove_eve)
+        until_someone_waits(engine)
+        memberships.set_member(first, space_id, bob.user_id, "viewer")
+        first.commit()
+        told(answer.result(), 403, "forbidden")
+    assert _roles(ada, crew)[eve.email] == "owner"
 
 
 def test_a_personal_space_has_its_owner_alone(ada: Person, bob: Person) -> None:
