@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from psycopg.errors import UndefinedTable
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from app.settings import Settings, SettingsError, described
 from storage import embedded
@@ -27,6 +29,10 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         return int(options.run(options, Settings.from_environ(environ)) or 0)
     except (SettingsError, EmbeddedError, UnusableDatabase) as refusal:
         print(f"rejoin: {refusal}", file=sys.stderr)
+    except ProgrammingError as failure:
+        if not isinstance(failure.orig, UndefinedTable):
+            raise
+        print("rejoin: the database has no schema: python -m app migrate", file=sys.stderr)
     except OperationalError as failure:
         print(f"rejoin: PostgreSQL can't be reached: {failure.orig}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -50,7 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     to.add_argument("--to", default="head", metavar="REVISION", help="or back to: -1, base, an id")
     command("settings", _settings, "Print the settings in force, secrets hidden.")
     command("postgres", _postgres, "Run the embedded PostgreSQL alone until interrupted.")
-    command("restored", _restored, "Once after a backup was restored: start each space's epoch.")
+    restored = command(
+        "restored", _restored, "Once after a backup was restored: start each space's next epoch."
+    )
+    restored.add_argument(
+        "--epoch", type=int, default=1, metavar="N", help="at least N: above all that devices know"
+    )
+    command("compact", _compact, "Drop the tombstones that no device needs any more.")
     account = command("account", _account, "Make an account, or set its password or role.")
     account.add_argument("email")
     account.add_argument("--role", choices=["user", "support", "admin"])
@@ -88,11 +100,25 @@ def _postgres(_options: argparse.Namespace, settings: Settings) -> int:
         return wait_for_the_end(server)
 
 
-def _restored(_options: argparse.Namespace, settings: Settings) -> None:
+def _compact(_options: argparse.Namespace, settings: Settings) -> None:
+    from storage.upkeep import drop_tombstones, every_space
+
+    before = datetime.now(UTC) - timedelta(days=settings.tombstone_days)
+    dropped = 0
+    with _engine(settings) as engine:
+        with engine.connect() as connection:
+            spaces = every_space(connection)
+        for space in spaces:
+            with engine.begin() as connection:
+                dropped += drop_tombstones(connection, space, int(before.timestamp() * 1000))
+    print(f"Dropped {dropped} tombstones in {len(spaces)} spaces.")
+
+
+def _restored(options: argparse.Namespace, settings: Settings) -> None:
     from storage.upkeep import start_next_epoch
 
     with _engine(settings) as engine, engine.begin() as connection:
-        spaces = start_next_epoch(connection)
+        spaces = start_next_epoch(connection, options.epoch)
     print(f"The next epoch has begun in {spaces} spaces. Devices give back what was lost.")
 
 
