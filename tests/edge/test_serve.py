@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_SECONDS = 60
+WORKERS = 2
 # Far less than gunicorn's graceful timeout of 20 s, which idle connections would use up.
 STOP_SECONDS_MAX = 12
 PASSWORD = "correct horse battery"
@@ -35,7 +36,7 @@ class Serving:
         inherited.pop("DATABASE_URL", None)
         environment = inherited | {
             "PORT": str(port),
-            "WEB_CONCURRENCY": "2",
+            "WEB_CONCURRENCY": str(WORKERS),
             "REJOIN_DATA": str(data),
             "REJOIN_POSTGRES_BIN": str(binaries or ""),
             "REJOIN_RATE_LIMITS": "off",
@@ -152,7 +153,8 @@ def place(postgres_binaries: Path | None) -> Iterator[Place]:
 @pytest.fixture
 def serving(place: Place) -> Iterator[Serving]:
     begun = place.start()
-    begun.wait_for("Listening at")
+    for _ in range(WORKERS):
+        begun.wait_for("Booting worker")
     yield begun
     begun.stop()
 
