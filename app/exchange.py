@@ -103,7 +103,7 @@ class Exchange:
         """Remembers a cursor that moved, in a transaction that nobody waits for."""
         epoch = part.epoch or space.epoch
         moved = (part.cursor, epoch) != (space.cursor, space.cursor_epoch)
-        if not moved or not 0 < part.cursor <= space.head:
+        if not moved or not _is_of(space, part):
             return
         with self.engine.begin() as connection:
             cur = cursor(connection)
@@ -144,9 +144,14 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
         quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
         quarantine.discard(cur, space.id, replica, plan.discarded)
         replicas.decide(cur, space.id, replica, plan.accepted, plan.head)
-    if 0 < part.cursor <= space.head:
+    if _is_of(space, part):
         replicas.acknowledge(cur, space.id, replica, part.cursor, part.epoch or space.epoch)
     return plan
+
+
+def _is_of(space: Space, part: Pull) -> bool:
+    """Whether a device can have got this cursor in this space: what else it says is not kept."""
+    return 0 < part.cursor <= space.head and (part.epoch or space.epoch) <= space.epoch
 
 
 def _told(plan: Plan) -> list[Rejection]:

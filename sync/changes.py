@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import Annotated, Any
 
@@ -101,7 +101,7 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
     def body(self) -> str:
         """The change whole, as ASCII JSON."""
-        return _ascii(msgspec.to_builtins(self))
+        return _ascii(msgspec.to_builtins(self, enc_hook=_plain))
 
 
 class BadChange(Struct, frozen=True):
@@ -118,12 +118,16 @@ def check(change: Change, limits: Limits) -> Change | BadChange:
     try:
         _check(change, limits)
     except Refused as error:
-        try:
-            digest = change.form()[1]
-        except UnicodeEncodeError:  # lone surrogates have no bytes
-            digest = _digest(change.body())
-        return BadChange(change.counter, error, change.body(), digest)
+        return BadChange(change.counter, error, change.body(), _digest_of(change))
     return change
+
+
+def _digest_of(change: Change) -> bytes:
+    try:
+        return change.form()[1]
+    # Lone surrogates have no bytes; MessagePack has types and keys that JSON has not.
+    except (UnicodeEncodeError, TypeError):
+        return _digest(change.body())
 
 
 def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Change | BadChange:
@@ -137,9 +141,14 @@ def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Ch
         if _has_doubled(tree, doubled):
             raise Refused("duplicate_key")
         _check_known_operations(tree)
-        return check(msgspec.convert(tree, Change), limits)
+        change = check(msgspec.convert(tree, Change), limits)
+        if isinstance(change, BadChange):  # whole: with the members that nobody knows, too
+            return BadChange(counter, change.error, _ascii(tree), change.digest)
+        return change
     except msgspec.ValidationError as invalid:
         error = Refused("malformed_change", str(invalid))
+    except UnicodeEncodeError:  # a lone surrogate where something else is expected
+        error = Refused("invalid_text")
     except Refused as refused:
         error = refused
     body = _ascii(tree)
@@ -147,8 +156,37 @@ def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Ch
 
 
 def _ascii(tree: object) -> str:
-    """JSON text in which nothing is lost, not even a NaN, a NUL or a lone surrogate."""
-    return json.dumps(tree, default=_plain, sort_keys=False, separators=(",", ":"))
+    """JSON text in which nothing is lost: no NaN, NUL or lone surrogate, no key named twice."""
+    if any(_is_odd(each) for each in _every(tree)):
+        tree = _named_once(tree)
+    return json.dumps(tree, default=_plain, separators=(",", ":"))
+
+
+def _is_odd(tree: object) -> bool:
+    """Whether it is an object that JSON could not write as it came."""
+    plain = type(tree) is dict and all(isinstance(key, str) for key in tree)
+    return isinstance(tree, dict) and not plain
+
+
+class _Name(str):
+    """A key that is equal to none, so that an object can be written as it came."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _named_once(tree: object) -> object:
+    """The tree with keys that JSON can write, each as often as it came."""
+    if isinstance(tree, dict):
+        pairs = getattr(tree, "pairs", None) or tree.items()
+        return {
+            _Name(key if isinstance(key, str) else repr(key)): _named_once(value)
+            for key, value in pairs
+        }
+    return [_named_once(item) for item in tree] if isinstance(tree, list | tuple) else tree
 
 
 def _plain(value: object) -> object:
@@ -160,14 +198,21 @@ def _digest(body: str) -> bytes:
 
 
 def _has_doubled(tree: object, doubled: type[dict[str, Any]]) -> bool:
-    if isinstance(tree, doubled):
-        return True
-    children: Iterable[object] = ()
+    return any(isinstance(each, doubled) for each in _every(tree))
+
+
+def _every(tree: object) -> Iterator[object]:
+    """The tree and all that is in it, level by level, so that depth costs no stack."""
+    level = [tree]
+    while level:
+        yield from level
+        level = [child for each in level for child in _children(each)]
+
+
+def _children(tree: object) -> Iterable[object]:
     if isinstance(tree, dict):
-        children = tree.values()
-    elif isinstance(tree, list):
-        children = tree
-    return any(_has_doubled(child, doubled) for child in children)
+        return tree.values()
+    return tree if isinstance(tree, list) else ()
 
 
 def _check_known_operations(tree: object) -> None:
@@ -184,6 +229,8 @@ def _check(change: Change, limits: Limits) -> None:
         raise Refused("too_many_operations", f"{len(change.ops)} operations; {most} at most")
     if len(change.context.clock) > limits.clock_entries:
         raise Refused("too_many_clock_entries", f"{limits.clock_entries} entries at most")
+    for device in change.context.clock:
+        check_text(device)
     for index, op in enumerate(change.ops):
         try:
             _check_operation(op, limits)

@@ -7,7 +7,7 @@ a tree first and gives a verdict on each change. Both give the same values.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -118,12 +118,28 @@ class Source:
 
 def read_sync(source: Source, limits: Limits) -> SyncRequest:
     """Raises `BadRequest` for a broken envelope."""
+    try:
+        return _read_sync(source, limits)
+    except RecursionError:
+        raise BadRequest("too_deep") from None
+
+
+def read_push(source: Source, limits: Limits) -> Push:
+    """Raises `BadRequest` for a broken envelope."""
+    try:
+        return _read_push(source, limits)
+    except RecursionError:
+        raise BadRequest("too_deep") from None
+
+
+def _read_sync(source: Source, limits: Limits) -> SyncRequest:
     fast: SyncBody | None = _fast(source, SyncBody)
     if fast is not None:
         parts = {key: _space(part, limits) for key, part in (fast.spaces or {}).items()}
     else:
         tree = _tree(source)
         trees = _object(tree.get("spaces", {}), source, "`spaces`")
+        _check_names(trees)
         parts = {
             key: _space_from_tree(SpacePart, part, limits, source) for key, part in trees.items()
         }
@@ -141,8 +157,7 @@ def read_sync(source: Source, limits: Limits) -> SyncRequest:
     return request
 
 
-def read_push(source: Source, limits: Limits) -> Push:
-    """Raises `BadRequest` for a broken envelope."""
+def _read_push(source: Source, limits: Limits) -> Push:
     fast: PushBody | None = _fast(source, PushBody)
     if fast is not None:
         part = _space(fast, limits)
@@ -157,19 +172,21 @@ def _fast(source: Source, kind: type) -> Any:
     """The request, or None where it must be read the forgiving way."""
     try:
         request = _DECODE[source.format, kind](source.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return request if _faithful(source, request) else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError):
         return None
-    return request if _faithful(source, request) else None
 
 
 def _faithful(source: Source, request: object) -> bool:
     """Whether decoding passed nothing over.
 
     Written down again, the request has no key that it did not have, so equal counts of quotes
-    (of bytes, in MessagePack) mean that no key was lost. An escaped quote could upset the count.
+    (of bytes, in MessagePack) mean that no key was lost. An escaped quote could upset the count,
+    and so could a float of 32 bits (it begins with 0xCA), which is written down with 64.
     """
     if source.format == "msgpack":
-        return len(msgspec.msgpack.encode(request)) == len(source.data)
+        again = msgspec.msgpack.encode(request)
+        return len(again) == len(source.data) and b"\xca" not in source.data
     if b"\\u" in source.data:
         return False
     return msgspec.json.encode(request).count(b'"') == source.data.count(b'"')
@@ -213,6 +230,16 @@ def _convert(tree: dict[str, Any], kind: type[T]) -> T:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
         raise BadRequest("malformed_request", str(error)) from None
+    except UnicodeEncodeError:
+        raise BadRequest("invalid_text") from None
+
+
+def _check_names(spaces: Iterable[str]) -> None:
+    """The answer calls the spaces by the same names: it must be possible to write them."""
+    try:
+        check_text("".join(spaces))
+    except Refused as error:
+        raise BadRequest(error.code, f"`spaces`: {error.detail}") from None
 
 
 def _check_client(client: Client) -> None:
