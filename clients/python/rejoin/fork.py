@@ -7,13 +7,14 @@ counter in their contexts, and the copy is fetched anew. Both lines' writes surv
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 
 from rejoin import settle, spaces
 from rejoin.answers import as_int, as_object, as_text, read_space
 from rejoin.apply import writing
-from rejoin.errors import NotLoggedIn
+from rejoin.errors import NotLoggedIn, ServerRefused
 from rejoin.outbox import renumbered, seal
 from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
@@ -100,6 +101,9 @@ def register_anew(db: sqlite3.Connection, session: Session, email: str, password
                              "replaces": old}
     answer = session.anonymous("/v1/auth/login", {"email": email, "password": password,
                                                   "device": described})
+    settle.sealed(db)
+    for space in spaces.read_all(db):
+        _drop_logged(db, session, as_text(answer.get("access_token")), space, old)
     with writing(db):
         seal(db)
         session.keep(answer)
@@ -107,6 +111,35 @@ def register_anew(db: sqlite3.Connection, session: Session, email: str, password
         set_meta(db, "forked", None)
         for space in spaces.read_all(db):
             _renumber(db, space, old)
+
+
+def _drop_logged(db: sqlite3.Connection, session: Session, token: str, space: Space,
+                 old: str) -> None:
+    """Looks the old id's changes up in the log, now that no late request can add one.
+
+    Where the old id may no longer ask (it was revoked, or its tokens have ended), this is the only
+    way to tell what had arrived of the changes whose answer was lost.
+    """
+    waiting = {counter: (at, json.loads(body)["ops"]) for counter, at, body in db.execute(
+        "SELECT counter, at, body FROM rejoin_changes WHERE space = ? AND state = 'pending'",
+        (space.no,))}
+    after = space.pull_cursor
+    while waiting:
+        try:
+            answer = session.get(f"/v1/spaces/{space.id}/log?after={after}", token)
+        except ServerRefused:
+            return  # the space is not ours any more; its own answer will say so
+        found = answer.get("changes")
+        entries = [as_object(e) for e in (found if isinstance(found, list) else [])]
+        for entry in entries:
+            counter = as_int(entry.get("counter")) or 0
+            if entry.get("device") == old and waiting.get(counter) == (
+                    entry.get("at"), entry.get("ops")):
+                db.execute("UPDATE rejoin_changes SET state = 'accepted' WHERE space = ?"
+                           " AND counter = ?", (space.no, counter))
+            after = max(after, as_int(entry.get("position")) or 0)
+        if not entries or after >= (as_int(answer.get("head")) or 0):
+            return
 
 
 def _renumber(db: sqlite3.Connection, space: Space, old: str) -> None:
@@ -120,6 +153,13 @@ def _renumber(db: sqlite3.Connection, space: Space, old: str) -> None:
         "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)",
         [(space.no, n, at, renumbered(body, n, clock)) for n, (at, body) in enumerate(rest, 1)])
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
+    for no, record_id, text in db.execute(
+            "SELECT d.collection, d.id, d.context FROM rejoin_deletes AS d JOIN rejoin_collections"
+            " AS c ON c.no = d.collection WHERE c.space = ?", (space.no,)).fetchall():
+        context = as_object(_parsed(text))
+        context["clock"] = {**as_object(context.get("clock")), **clock}
+        db.execute("UPDATE rejoin_deletes SET context = ? WHERE collection = ? AND id = ?",
+                   (compact(context), no, record_id))
     kept = db.execute("SELECT clock FROM rejoin_spaces WHERE no = ?", (space.no,)).fetchone()[0]
     named = {**as_object(_parsed(kept)), **clock}
     db.execute(

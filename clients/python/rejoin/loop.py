@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rejoin import catalog, fork, settle, spaces
-from rejoin.answers import Problem, SpaceAnswer, as_object, read_space
+from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
 from rejoin.apply import applying, writing
 from rejoin.errors import Stuck
 from rejoin.schema import get_meta, set_meta
@@ -76,7 +76,8 @@ class Loop:
         self._app_version = app_version
         self._credentials = credentials
         self._failed: dict[int, str] = {}
-        self._push_only_after: set[int] = set()
+        self._muted: set[int] = set()
+        self._ask_again: set[int] = set()
         self._received: dict[int, int] = {}
         self.result = SyncResult(errors={})
 
@@ -91,6 +92,7 @@ class Loop:
                 break
             for start in range(0, len(work), SPACES_MAX):
                 self._round(work[start:start + SPACES_MAX])
+            self._learn_roles()
             if catalog.publish_missing(self._db, self._now_ms()):
                 continue
             if not self._unfinished():
@@ -105,19 +107,16 @@ class Loop:
         return self.result
 
     def _standing(self) -> list[tuple[object, ...]]:
-        return [(s.no, s.pull_cursor, s.page, s.discarded, s.no in self._push_only_after,
+        return [(s.no, s.pull_cursor, s.page, s.discarded, s.no in self._muted,
                  spaces.pending(self._db, s.no)) for s in spaces.read_all(self._db)]
 
     def _unfinished(self) -> bool:
-        return any(s.page is not None or not s.pulled or self._sendable(s)
+        return any(s.page is not None or not s.pulled or s.no in self._ask_again
+                   or self._sendable(s)
                    for s in spaces.read_all(self._db) if s.no not in self._failed)
 
     def _sendable(self, space: Space) -> bool:
-        return not self._mute(space) and spaces.pending(self._db, space.no) > 0
-
-    def _mute(self, space: Space) -> bool:
-        """A viewer's own changes stay here; asking without them still brings the others'."""
-        return space.no in self._push_only_after or space.read_only
+        return space.no not in self._muted and spaces.pending(self._db, space.no) > 0
 
     def _round(self, work: list[Space]) -> None:
         parts = self._parts(work)
@@ -156,7 +155,7 @@ class Loop:
         parts = []
         for space in work:
             bodies: list[str] = []
-            if not self._mute(space):
+            if space.no not in self._muted:
                 for (body,) in self._db.execute(
                         "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
                         " ORDER BY counter LIMIT ?", (space.no, room)):
@@ -176,6 +175,10 @@ class Loop:
         if answer.raw_records:
             self._progress(Progress("pull", space.id, received, _estimate(answer, space, received)))
         settle.settle(self._db, space, answer, self._now_ms())
+        self._ask_again.discard(space.no)
+        if part.changes or space.no in self._muted:
+            self._db.execute("UPDATE rejoin_spaces SET read_only = ? WHERE no = ?",
+                             (space.no in self._muted, space.no))
         if answer.page is None and received:
             self._progress(Progress("apply", space.id, received, received))
             self._received[space.no] = 0
@@ -205,13 +208,27 @@ class Loop:
     def _refused_space(self, part: Part, problem: Problem) -> None:
         space = part.space
         if part.changes:
-            self._push_only_after.add(space.no)  # perhaps a viewer, who may read: ask without
+            self._muted.add(space.no)  # perhaps a viewer, who may read: ask without them
+            self._ask_again.add(space.no)
             return
+        words = f"This space is not open to this account ({problem.code})."
         if space.pulled:
             settle.withdraw(self._db, space, problem, self._now_ms())
-        self._fail(space, f"This space is not open to this account ({problem.code})."
-                   + (" Its rows were removed from this device; changes that had not been sent are"
-                      " listed under refused." if space.pulled else ""))
+        if space.pulled or space.withdrawn:
+            words += (" Its rows were removed from this device; changes that had not been sent are"
+                      " listed under refused.")
+        self._fail(space, words)
+
+    def _learn_roles(self) -> None:
+        """Asked once for each shared space: a viewer must not publish table definitions."""
+        if not any(s.role is None and s.pulled for s in spaces.read_all(self._db)):
+            return
+        listed = self._session.get("/v1/spaces").get("spaces")
+        for one in map(as_object, listed if isinstance(listed, list) else []):
+            self._db.execute(
+                "UPDATE rejoin_spaces SET role = ?, name = ?, read_only = ? WHERE id = ?",
+                (as_text(one.get("role")), as_text(one.get("name")), one.get("role") == "viewer",
+                 as_text(one.get("id"))))
 
     def _fail(self, space: Space, words: str) -> None:
         self._failed[space.no] = words

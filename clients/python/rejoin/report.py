@@ -149,8 +149,11 @@ def _spaces(db: sqlite3.Connection) -> list[SpaceStatus]:
     for space in spaces.read_all(db):
         state = ("withdrawn" if space.withdrawn else "failing" if space.error
                  else "read only" if space.read_only else "synced" if space.pulled else "new")
-        made.append(SpaceStatus(space.id, state, spaces.pending(db, space.no), space.cursor,
-                                space.error))
+        waiting = spaces.pending(db, space.no)
+        words = space.error
+        if space.read_only and waiting and not words:
+            words = f"your role lets you read, not write: {_count(waiting, 'change')} kept here"
+        made.append(SpaceStatus(space.id, state, waiting, space.cursor, words))
     return made
 
 

@@ -75,6 +75,9 @@ def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -
             "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
             " AND counter <= ?", (no, answer.accepted))]
         _forget_deletes(db, no, [*bodies, *refused])
+    db.execute("DELETE FROM rejoin_refused WHERE space = ? AND device = ? AND counter IN (SELECT"
+               " counter FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+               " AND counter <= ?)", (no, get_meta(db, "device_id"), no, answer.accepted))
     db.execute("UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
                " AND state = 'pending' AND counter <= ?", (now_ms, no, answer.accepted))
     db.execute("UPDATE rejoin_spaces SET discarded = NULL, withdrawn = 0 WHERE no = ?", (no,))

@@ -91,8 +91,10 @@ class Session:
         self.password: str | None = None
         """Of this process's login(), if there was one: a lost renewal needs no one's help then."""
 
-    def get(self, path: str) -> JsonObject:
-        """A GET with the device's token."""
+    def get(self, path: str, token: str | None = None) -> JsonObject:
+        """A GET with the device's token, or with one that is not stored yet."""
+        if token is not None:
+            return as_object(self._read(self._tried("GET", path, None, token)))
         return as_object(self._with_token("GET", path, None))
 
     def send(self, path: str, text: str, method: str = "POST") -> JsonObject:

@@ -1,0 +1,7 @@
+"""`python -m rejoin`."""
+
+import sys
+
+from rejoin.cli import main
+
+sys.exit(main())
