@@ -2,30 +2,31 @@
 
 Promises: no more than `body_bytes` of a body are ever held, compressed or not, so a bomb costs
 what an honest body costs; a client is never answered in a form that it can't read, and learns so
-before anything was changed; what `parse_tree` returns still shows what was wrong with it.
+before anything was changed. Decompressing is in inflate.py, looking closely in trees.py.
 
-Sources: RFC 8259 (JSON), RFC 9110 §12 (negotiation), RFC 1952 (gzip), RFC 8878 and 9659 (zstd).
+Sources: RFC 8259 (JSON), RFC 9110 §12 (negotiation).
 """
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
-import msgpack  # type: ignore[import-untyped]
 import msgspec
 from backports import zstd
 from flask import Response, request
 from marshmallow import ValidationError
 
+from app.inflate import inflated, too_large
 from app.schemas import Shape
-from sync.errors import BadRequest, NotAcceptable, TooLarge, UnsupportedMedia
+from app.trees import Body as Body  # noqa: PLC0414 - for callers
+from app.trees import Doubled as Doubled  # noqa: PLC0414 - for callers
+from app.trees import Format
+from app.trees import parse_tree as parse_tree  # noqa: PLC0414 - for callers
+from sync.errors import BadRequest, NotAcceptable, UnsupportedMedia
 from sync.limits import Limits
 
-Format = Literal["json", "msgpack"]
 T = TypeVar("T")
 
 JSON: Final = "application/json"
@@ -39,8 +40,6 @@ FORMATS: Final[dict[str, Format]] = {
 READ_BYTES: Final = 64 * 2**10
 # Logins and names are small: a body of this many bytes has none of them.
 SMALL_BODY_BYTES: Final = 64 * 2**10
-# RFC 9659: what a decoder of `Content-Encoding: zstd` must be able to hold, and need not exceed.
-ZSTD_WINDOW_LOG: Final = 23
 # Below this the headers weigh more than what compression saves.
 COMPRESS_BYTES_MIN: Final = 1024
 # A page is compressed while others wait: speed first.
@@ -50,22 +49,6 @@ ZSTD_LEVEL: Final = 1
 SMALL_BODY_DEPTH: Final = 16
 SHOWN_ERRORS_MAX: Final = 20
 SHOWN_NAME_CHARS: Final = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A request body, decompressed."""
-
-    data: bytes
-    format: Format
-
-
-class Doubled(dict[Any, Any]):
-    """An object that named a key twice: the last value by key, and `pairs` as they came."""
-
-    def __init__(self, pairs: list[tuple[Any, Any]]) -> None:
-        super().__init__(pairs)
-        self.pairs = pairs
 
 
 # In -----------------------------------------------------------------------------------------
@@ -80,8 +63,8 @@ def read_body(limits: Limits, bytes_max: int | None = None) -> Body:
     format_ = _content_format()
     most = min(limits.body_bytes, bytes_max or limits.body_bytes)
     if (request.content_length or 0) > most:
-        raise _too_large(most)
-    return Body(_inflated(_coding(), _chunks(most), most), format_)
+        raise too_large(most)
+    return Body(inflated(_coding(), _chunks(most), most), format_)
 
 
 def _content_format() -> Format:
@@ -100,17 +83,13 @@ def _coding() -> str:
     return coding.removeprefix("x-")
 
 
-def _too_large(most: int) -> TooLarge:
-    return TooLarge("body_too_large", limit=most)
-
-
 def _chunks(most: int) -> Iterator[bytes]:
     """The body as it was sent, at most `most` bytes of it."""
     total = 0
     while chunk := _read_chunk():
         total += len(chunk)
         if total > most:
-            raise _too_large(most)
+            raise too_large(most)
         yield chunk
 
 
@@ -120,98 +99,6 @@ def _read_chunk() -> bytes:
     # Each WSGI server has exceptions of its own for a body that ends early or is badly chunked.
     except Exception as error:
         raise BadRequest("malformed_body", "The body could not be read to its end.") from error
-
-
-def _inflated(coding: str, chunks: Iterator[bytes], most: int) -> bytes:
-    if coding == "identity":
-        return b"".join(chunks)
-    try:
-        return _gunzipped(chunks, most) if coding == "gzip" else _unzstd(chunks, most)
-    except (zlib.error, zstd.ZstdError, EOFError, MemoryError) as error:
-        raise BadRequest("bad_encoding") from error
-
-
-def _gunzipped(chunks: Iterator[bytes], most: int) -> bytes:
-    inflater = zlib.decompressobj(wbits=31)
-    out = bytearray()
-    for chunk in chunks:
-        if inflater.eof:
-            raise BadRequest("bad_encoding", "Data follow the end of the gzip stream.")
-        # One byte more than allowed is enough to know; 0 would mean without a bound.
-        out += inflater.decompress(chunk, most - len(out) + 1)
-        if len(out) > most:
-            raise _too_large(most)
-    if not inflater.eof or inflater.unused_data:
-        raise BadRequest("bad_encoding", "The gzip stream does not end where the body does.")
-    return bytes(out)
-
-
-def _unzstd(chunks: Iterator[bytes], most: int) -> bytes:
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-    inflater = zstd.ZstdDecompressor(options=options)
-    out = bytearray()
-    for chunk in chunks:
-        if inflater.eof:
-            raise BadRequest("bad_encoding", "Data follow the end of the zstd frame.")
-        out += inflater.decompress(chunk, most - len(out) + 1)
-        if len(out) > most:
-            raise _too_large(most)
-    if not inflater.eof or inflater.unused_data:
-        raise BadRequest("bad_encoding", "The zstd frame does not end where the body does.")
-    return bytes(out)
-
-
-# Trees --------------------------------------------------------------------------------------
-
-
-def parse_tree(body: Body) -> object:
-    """The body as plain values, tolerant: for looking closely at what a strict decoder refused.
-
-    Objects that name a key twice are `Doubled`. NaN, infinities, lone surrogates and NULs are
-    let through; a JSON integer of more than 4,300 digits comes as an infinity. From MessagePack
-    also come bytes, keys that are no strings, `msgpack.ExtType` and `msgpack.Timestamp`.
-    Raises BadRequest: `malformed_body`, `too_deep`.
-    """
-    try:
-        return _json_tree(body.data) if body.format == "json" else _msgpack_tree(body.data)
-    except (RecursionError, msgpack.StackError):
-        raise BadRequest("too_deep") from None
-    # msgpack and json raise ValueErrors of many kinds; a key may be unhashable (TypeError).
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
-        raise BadRequest("malformed_body") from error
-
-
-def _object(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    made = dict(pairs)
-    return made if len(made) == len(pairs) else Doubled(pairs)
-
-
-def _integer(digits: str) -> float | int:
-    # Python refuses to read thousands of digits, for the time that it takes.
-    return int(digits) if len(digits) <= 4_300 else float("-inf" if digits[0] == "-" else "inf")
-
-
-def _json_tree(data: bytes) -> object:
-    # Always UTF-8 (RFC 8259 §8.1): json.loads of bytes would guess UTF-16 and 32 as well.
-    text = data.decode("utf-8", "surrogatepass")
-    return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
-
-
-def _msgpack_tree(data: bytes) -> object:
-    # A header may claim four billion elements, and the list is made before they are read. So the
-    # structure is walked first, making nothing: past it, every element claimed is really there.
-    walker = msgpack.Unpacker(max_buffer_size=max(1, len(data)), strict_map_key=False)
-    walker.feed(data)
-    walker.skip()
-    if walker.tell() != len(data):
-        raise ValueError("data follow the value")
-    return msgpack.unpackb(
-        data,
-        raw=False,
-        unicode_errors="surrogatepass",
-        strict_map_key=False,
-        object_pairs_hook=_object,
-    )
 
 
 # Small bodies and queries -------------------------------------------------------------------
@@ -259,7 +146,9 @@ def load(shape: Shape[T], tree: dict[Any, Any], code: str) -> T:
 def shown_errors(messages: object) -> dict[str, str]:
     """marshmallow's messages as {"device.name": "Not a valid string."}, cut to a bounded size."""
     flat = _flat_errors("", messages)
-    return {path: text for path, text in (next(flat, ("", "")) for _ in range(20)) if text}
+    return {
+        path: text for path, text in (next(flat, ("", "")) for _ in range(SHOWN_ERRORS_MAX)) if text
+    }
 
 
 def _flat_errors(path: str, messages: object) -> Iterator[tuple[str, str]]:
