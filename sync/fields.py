@@ -12,9 +12,11 @@ Bieniusa et al., "An Optimized Conflict-Free Replicated Set" (2012).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Mapping
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sync.clock import DeviceId, Replica, Seen, Write
 from sync.values import Value, canonical, equal
@@ -27,8 +29,7 @@ class Sibling(NamedTuple):
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(Struct, frozen=True):
     """A multi-value register: the writes that nobody who had seen them has overwritten."""
 
     siblings: tuple[Sibling, ...] = ()
@@ -85,8 +86,7 @@ class Tail(NamedTuple):
         return tuple(step for step in self.steps if not seen.covers(step.write))
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(Struct, frozen=True):
     """A sum of increments. `present` is false where a new row cleared all of them."""
 
     total: int = 0
@@ -104,11 +104,10 @@ class Counter:
         return Counter(total, self.position, bool(steps), Tail(self.tail.floor, steps))
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedRemoveSet:
+class ObservedRemoveSet(Struct, frozen=True):
     """Elements by canonical JSON text, each with the additions that nobody has removed."""
 
-    elements: Mapping[str, tuple[Write, ...]] = field(default_factory=dict)
+    elements: dict[str, tuple[Write, ...]] = {}
     position: int = 0
     present: bool = False
     tail: Tail = Tail(0, ())
@@ -134,9 +133,7 @@ class ObservedRemoveSet:
         tail = Tail(self.tail.floor, steps)
         return ObservedRemoveSet(elements, self.position, bool(elements or steps), tail)
 
-    def _touched(
-        self, elements: Mapping[str, tuple[Write, ...]], write: Write
-    ) -> ObservedRemoveSet:
+    def _touched(self, elements: dict[str, tuple[Write, ...]], write: Write) -> ObservedRemoveSet:
         tail = self.tail._replace(steps=(*self.tail.steps, Step(write, 0)))
         return ObservedRemoveSet(elements, write.position, True, tail)
 
@@ -146,10 +143,9 @@ def _unseen(writes: tuple[Write, ...], seen: Seen) -> tuple[Write, ...]:
 
 
 def _without(
-    elements: Mapping[str, tuple[Write, ...]], gone: object, seen: Seen
+    elements: dict[str, tuple[Write, ...]], gone: Container[str], seen: Seen
 ) -> dict[str, tuple[Write, ...]]:
     """The elements, less those additions of `gone` that were seen."""
-    assert isinstance(gone, set | Mapping)
     left = {t: _unseen(writes, seen) if t in gone else writes for t, writes in elements.items()}
     return {text: writes for text, writes in left.items() if writes}
 

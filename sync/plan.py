@@ -11,7 +11,9 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from sync.changes import BadChange, Change, Key, Put
 from sync.clock import (

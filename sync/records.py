@@ -9,8 +9,10 @@ Laws, for changes that arrive in any order that keeps each device's own:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sync.changes import Add, Delete, Increment, Operation, Put, Remove
 from sync.clock import Seen, Write
@@ -29,8 +31,7 @@ class Life(NamedTuple):
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A row as merged. `whole`: the position at which it was last begun anew, came back or
     outlived a deletion: who has not seen that needs all of it. `bytes_bound`: it takes no more.
     """
@@ -38,7 +39,7 @@ class Record:
     position: int = 0
     whole: int = 0
     life: tuple[Life, ...] = ()
-    fields: Mapping[str, Field] = field(default_factory=dict)
+    fields: dict[str, Field] = {}
     bytes_bound: int = 0
 
     @property
