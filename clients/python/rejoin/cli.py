@@ -14,6 +14,7 @@ import rejoin
 from rejoin.errors import RejoinError
 from rejoin.loop import Progress
 from rejoin.report import Conflict, when
+from rejoin.shape import quote
 from rejoin.spaces import PERSONAL
 from rejoin.values import to_json
 
@@ -107,8 +108,7 @@ def _clone(asked: argparse.Namespace) -> int:
     with rejoin.clone(asked.file, asked.server, asked.email, _password(asked), space=asked.space,
                       progress=bar) as db:
         for table in db.tables():
-            count = db.connection.execute(
-                f'SELECT count(*) FROM "{table}"').fetchone()[0]  # a name from the catalogue
+            count = db.execute(f"SELECT count(*) FROM {quote(table)}").fetchone()[0]
             print(f"{count:>9,}  {table}")
     return 0
 

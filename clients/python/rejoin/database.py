@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rejoin import catalog, collections, fork, loop, report, schema, settle, spaces
 from rejoin.answers import as_object, as_text
@@ -47,15 +47,14 @@ def open(  # noqa: A001  # the name says it, as in dbm.open
     `rand` and `clock` are for tests; `clock_skew_ms` makes this device's clock wrong, in the
     triggers too, for demonstrations.
     """
-    return Database(path, server, foreign_keys, http or Urllib3(), sleep, rand, clock,
-                    clock_skew_ms)
+    return Database(path, server, foreign_keys, http, sleep, rand, clock, clock_skew_ms)
 
 
 class Database:
     """See `open`. Use one from one thread; open the file once more for another."""
 
     def __init__(self, path: str | os.PathLike[str], server: str | None, foreign_keys: bool,
-                 http: Http, sleep: Callable[[float], None], rand: Callable[[], float],
+                 http: Http | None, sleep: Callable[[float], None], rand: Callable[[], float],
                  clock: Callable[[], float], clock_skew_ms: int | None) -> None:
         self.path = Path(path)
         self.connection = _connect(path, foreign_keys)
@@ -64,7 +63,8 @@ class Database:
         self._db.text_factory = _lenient
         schema.create(self._db)
         spaces.number_of(self._db, spaces.PERSONAL)
-        self.http = http
+        self._pool = Urllib3() if http is None else None
+        self.http: Http = http if http is not None else cast(Http, self._pool)
         self._sleep, self._rand, self._clock = sleep, rand, clock
         self._password: str | None = None
         if server is not None:
@@ -83,8 +83,8 @@ class Database:
         """Closes both connections. Nothing is lost: all state is in the file."""
         self.connection.close()
         self._db.close()
-        if isinstance(self.http, Urllib3):
-            self.http.close()
+        if self._pool:
+            self._pool.close()
 
     # ---- the app's own SQL
 

@@ -142,7 +142,7 @@ def _es6_number(value: float) -> str:
     if not exponent:
         return mantissa
     power = int(exponent)
-    if -7 <= power < 0:
+    if -7 < power < 0:
         digits = len(mantissa.lstrip("-").partition(".")[2]) - power
         return f"{value:.{digits}f}"
     return f"{mantissa.removesuffix('.0')}e{'+' if power > 0 else ''}{power}"

@@ -79,6 +79,9 @@ class FakeServer:
                  "ops": c["ops"]} for n, (d, c) in enumerate(self.changes, 1)]})
         return _problem(404, "not_found", f"no {method} {path}")
 
+    def close(self) -> None:
+        """As Urllib3 has it."""
+
     def _login(self, asked: Any) -> HttpAnswer:
         self.logins.append(asked)
         device = asked.get("device_id")
