@@ -1,14 +1,14 @@
 """Rejoin's device: your app's own SQLite tables, in plain SQL, in sync.
 
-    import rejoin
-    db = rejoin.open("app.sqlite", server="https://sync.example.org")
-    db.login("ada@example.org", "…")
-    db.track("tasks", votes="counter", tags="set")
-    db.execute("UPDATE tasks SET votes = votes + 1 WHERE id = ?", ("t1",))
-    db.sync()
+import rejoin
+db = rejoin.open("app.sqlite", server="https://sync.example.org")
+db.login("ada@example.org", "…")
+db.track("tasks", votes="counter", tags="set")
+db.execute("UPDATE tasks SET votes = votes + 1 WHERE id = ?", ("t1",))
+db.sync()
 """
 
-from rejoin.database import Database, clone, open
+from rejoin.database import Database, clone, open  # noqa: A004  # rejoin.open, as in dbm.open
 from rejoin.errors import (
     Busy,
     NotLoggedIn,
@@ -22,7 +22,22 @@ from rejoin.loop import Progress, SyncResult
 from rejoin.report import Aside, Conflict, Refused, Sibling, SpaceStatus, Status
 
 __all__ = [
-    "Aside", "Busy", "Conflict", "Database", "NotLoggedIn", "Offline", "Progress", "Refused",
-    "RejoinError", "ServerRefused", "Sibling", "SpaceStatus", "Status", "Stuck", "SyncResult",
-    "TrackingError", "clone", "open",
+    "Aside",
+    "Busy",
+    "Conflict",
+    "Database",
+    "NotLoggedIn",
+    "Offline",
+    "Progress",
+    "Refused",
+    "RejoinError",
+    "ServerRefused",
+    "Sibling",
+    "SpaceStatus",
+    "Status",
+    "Stuck",
+    "SyncResult",
+    "TrackingError",
+    "clone",
+    "open",
 ]

@@ -53,8 +53,11 @@ def as_text(value: Json) -> str:
 def read_problem(value: Json) -> Problem:
     """From an `error` member or a problem document."""
     members = as_object(value)
-    return Problem(as_text(members.get("code")),
-                   as_text(members.get("detail")) or as_text(members.get("title")), members)
+    return Problem(
+        as_text(members.get("code")),
+        as_text(members.get("detail")) or as_text(members.get("title")),
+        members,
+    )
 
 
 def read_delta(value: Json) -> Delta:
@@ -63,10 +66,17 @@ def read_delta(value: Json) -> Delta:
     collection, record_id = members.get("collection"), members.get("id")
     if not isinstance(collection, str) or not isinstance(record_id, str):
         raise RejoinError("The server sent a record without a collection or id.")
-    return Delta(collection, record_id, as_int(members.get("position")),
-                 as_object(members.get("fields")), as_object(members.get("conflicts")),
-                 as_object(members.get("documents")), bool(members.get("deleted")),
-                 bool(members.get("replace")))
+    get = members.get
+    return Delta(
+        collection,
+        record_id,
+        as_int(get("position")),
+        as_object(get("fields")),
+        as_object(get("conflicts")),
+        as_object(get("documents")),
+        get("deleted") is True,
+        get("replace") is True,
+    )
 
 
 def read_space(value: Json) -> SpaceAnswer:
@@ -79,12 +89,15 @@ def read_space(value: Json) -> SpaceAnswer:
     return SpaceAnswer(
         epoch=as_int(members.get("epoch")),
         accepted=as_int(members.get("accepted")),
-        rejected=[(as_int(as_object(r).get("counter")) or 0, read_problem(as_object(r).get("error")))
-                  for r in (rejected if isinstance(rejected, list) else [])],
+        rejected=[
+            (as_int(as_object(r).get("counter")) or 0, read_problem(as_object(r).get("error")))
+            for r in (rejected if isinstance(rejected, list) else [])
+        ],
         reset=bool(members.get("reset")),
         records=[read_delta(r) for r in raw],
         raw_records=raw,
         page=page if isinstance(page, str) else None,
         cursor=as_int(members.get("cursor")),
         head=as_int(members.get("head")),
-        error=read_problem(members["error"]) if members.get("error") else None)
+        error=read_problem(members["error"]) if members.get("error") else None,
+    )

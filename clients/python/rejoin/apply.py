@@ -7,10 +7,10 @@ are found when the commit refuses, taken out, reported in `rejoin_aside`, and tr
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rejoin.collections import Collection
 from rejoin.errors import RejoinError
@@ -49,8 +49,10 @@ class Applying:
         self.now_ms = now_ms
         self.replica = Replica(db, space)
         self.writer = Writer(db, self.replica.homes.values())
-        self.strays = {(no, record_id) for no, record_id in db.execute(
-            "SELECT collection, id FROM rejoin_strays")}
+        self.strays = {
+            (no, record_id)
+            for no, record_id in db.execute("SELECT collection, id FROM rejoin_strays")
+        }
         self._space = space
 
     def finish(self, watched: bool) -> None:
@@ -72,11 +74,13 @@ class Applying:
         if some:
             self.db.executemany(
                 "DELETE FROM rejoin_aside WHERE collection = ? AND id = ?",
-                [(w.home.no, w.id) for w in writes if (w.home.no, w.id) not in bad])
+                [(w.home.no, w.id) for w in writes if (w.home.no, w.id) not in bad],
+            )
         self.db.executemany(
             "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET reason = excluded.reason",
-            [(w.home.no, w.id, reason, self.now_ms) for w, reason in refused])
+            [(w.home.no, w.id, reason, self.now_ms) for w, reason in refused],
+        )
 
     def _repair(self, refused: set[At]) -> list[tuple[Write, str]]:
         """Cascades and the app's triggers joined in: what they changed is set right again.
@@ -96,13 +100,14 @@ class Applying:
 
     def _touched(self) -> list[At]:
         rows = self.db.execute(
-            f"SELECT DISTINCT collection, {', '.join(KEY_NAMES)} FROM rejoin_touched").fetchall()
+            f"SELECT DISTINCT collection, {', '.join(KEY_NAMES)} FROM rejoin_touched"
+        ).fetchall()
         self.db.execute("DELETE FROM rejoin_touched")
         made = []
         for no, *key in rows:
             home = self.replica.homes.get(no)
             if home and home.tracked and home.space == self._space:
-                made.append((no, home.record_id(tuple(key[:len(home.key_is_text)]))))
+                made.append((no, home.record_id(tuple(key[: len(home.key_is_text)]))))
         return made
 
     def _wrong(self, at: At) -> Write | None:
@@ -143,10 +148,12 @@ class Applying:
         """Removes (or, where the app's own rows need them, puts back) rows. False: none found."""
         homes = {h.name.lower(): h for h in self.replica.homes.values() if h.tracked}
         found = False
-        for child, fk in sorted({(str(r[0]), int(r[3])) for r in
-                                 self.db.execute("PRAGMA foreign_key_check").fetchall()}):
-            links = [r for r in self.db.execute(f"PRAGMA foreign_key_list({quote(child)})")
-                     if r[0] == fk]
+        for child, fk in sorted(
+            {(str(r[0]), int(r[3])) for r in self.db.execute("PRAGMA foreign_key_check").fetchall()}
+        ):
+            links = [
+                r for r in self.db.execute(f"PRAGMA foreign_key_list({quote(child)})") if r[0] == fk
+            ]
             parent = str(links[0][2])
             home = homes.get(child.lower())
             if home is None or home.space != self._space:
@@ -155,18 +162,21 @@ class Applying:
             for key in self._orphans(home, parent, links):
                 where = " AND ".join(f"{quote(k)} = ?" for k in self._key_names(home))
                 self.db.execute(f"DELETE FROM {quote(child)} WHERE {where}", key)
-                self._aside(home, home.record_id(key),
-                            f"FOREIGN KEY constraint failed: no such row in {parent}")
+                self._aside(
+                    home,
+                    home.record_id(key),
+                    f"FOREIGN KEY constraint failed: no such row in {parent}",
+                )
                 found = True
         return found
 
     def _key_names(self, home: Collection) -> tuple[str, ...]:
         shape = self.writer.shape(home)
-        assert shape is not None
-        return shape.key
+        return shape.key if shape else ()
 
-    def _orphans(self, home: Collection, parent: str, links: list[tuple[SqlValue, ...]]
-                 ) -> list[Key]:
+    def _orphans(
+        self, home: Collection, parent: str, links: list[tuple[SqlValue, ...]]
+    ) -> list[Key]:
         from rejoin.shape import read_shape
 
         targets = [r[4] for r in links]
@@ -174,11 +184,15 @@ class Applying:
             targets = list(read_shape(self.db, parent, {}).key)
         pairs = [(quote(str(r[3])), quote(str(t))) for r, t in zip(links, targets, strict=True)]
         names = ", ".join(f"c.{quote(k)}" for k in self._key_names(home))
-        return [tuple(row) for row in self.db.execute(
-            f"SELECT {names} FROM {quote(home.name)} AS c WHERE"
-            f" {' AND '.join(f'c.{a} IS NOT NULL' for a, _ in pairs)} AND NOT EXISTS (SELECT 1"
-            f" FROM {quote(parent)} AS p WHERE"
-            f" {' AND '.join(f'p.{b} = c.{a}' for a, b in pairs)})").fetchall()]
+        return [
+            tuple(row)
+            for row in self.db.execute(
+                f"SELECT {names} FROM {quote(home.name)} AS c WHERE"
+                f" {' AND '.join(f'c.{a} IS NOT NULL' for a, _ in pairs)} AND NOT EXISTS (SELECT 1"
+                f" FROM {quote(parent)} AS p WHERE"
+                f" {' AND '.join(f'p.{b} = c.{a}' for a, b in pairs)})"
+            ).fetchall()
+        ]
 
     def _put_parents_back(self, parent: Collection | None, child: str) -> bool:
         if parent is None:
@@ -186,14 +200,31 @@ class Applying:
         gone = list(self.writer.deleted.get(parent.no, {}))
         for record_id in gone:
             self.writer.put_back(parent, record_id)
-            self._aside(parent, record_id,
-                        f"FOREIGN KEY constraint failed: rows of {child} may still need it")
+            self._aside(
+                parent,
+                record_id,
+                f"FOREIGN KEY constraint failed: rows of {child} may still need it",
+            )
         return bool(gone)
 
     def _aside(self, home: Collection, record_id: str, reason: str) -> None:
-        self.db.execute("INSERT INTO rejoin_aside VALUES (?, ?, ?, ?)"
-                        " ON CONFLICT DO UPDATE SET reason = excluded.reason",
-                        (home.no, record_id, reason, self.now_ms))
+        self.db.execute(
+            "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET reason = excluded.reason",
+            (home.no, record_id, reason, self.now_ms),
+        )
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Thousands of dicts without a cycle among them: looking for cycles doubles the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 @contextmanager
@@ -201,14 +232,15 @@ def applying(db: sqlite3.Connection, space: int, now_ms: int) -> Iterator[Applyi
     """The transaction around everything that writes remote changes into the app's tables."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute("PRAGMA defer_foreign_keys = ON")
-        seal(db)
-        watched = joins_in(db)
-        db.execute("UPDATE rejoin_state SET applying = ?", (2 if watched else 1,))
-        frame = Applying(db, space, now_ms)
-        yield frame
-        frame.finish(watched)
-        frame.commit()
+        with _without_collector():
+            db.execute("PRAGMA defer_foreign_keys = ON")
+            seal(db)
+            watched = joins_in(db)
+            db.execute("UPDATE rejoin_state SET applying = ?", (2 if watched else 1,))
+            frame = Applying(db, space, now_ms)
+            yield frame
+            frame.finish(watched)
+            frame.commit()
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
@@ -217,12 +249,18 @@ def applying(db: sqlite3.Connection, space: int, now_ms: int) -> Iterator[Applyi
 
 def joins_in(db: sqlite3.Connection) -> bool:
     """Whether writing one row may change another: triggers of the app, or cascades."""
-    if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'trigger'"
-                  " AND name NOT LIKE 'rejoin\\_%' ESCAPE '\\' LIMIT 1").fetchone():
+    if db.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'trigger'"
+        " AND name NOT LIKE 'rejoin\\_%' ESCAPE '\\' LIMIT 1"
+    ).fetchone():
         return True
     if not db.execute("PRAGMA foreign_keys").fetchone()[0]:
         return False
-    return db.execute(
-        "SELECT 1 FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f"
-        " WHERE m.type = 'table' AND (f.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT')"
-        " OR f.on_update IN ('CASCADE', 'SET NULL', 'SET DEFAULT')) LIMIT 1").fetchone() is not None
+    return (
+        db.execute(
+            "SELECT 1 FROM sqlite_master AS m, pragma_foreign_key_list(m.name) AS f"
+            " WHERE m.type = 'table' AND (f.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT')"
+            " OR f.on_update IN ('CASCADE', 'SET NULL', 'SET DEFAULT')) LIMIT 1"
+        ).fetchone()
+        is not None
+    )

@@ -41,13 +41,20 @@ class Definition:
 
 def define(db: sqlite3.Connection, home: Collection) -> Definition | None:
     """A tracked table's own definition; None where the table is gone."""
-    row = db.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
-                     " COLLATE NOCASE", (home.name,)).fetchone()
+    row = db.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE",
+        (home.name,),
+    ).fetchone()
     if row is None or home.kinds is None:
         return None
-    indexes = [str(r[0]) for r in db.execute(
-        "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE"
-        " AND sql IS NOT NULL ORDER BY name", (home.name,))]
+    indexes = [
+        str(r[0])
+        for r in db.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE"
+            " AND sql IS NOT NULL ORDER BY name",
+            (home.name,),
+        )
+    ]
     return Definition(home.name, str(row[0]), indexes, dict(home.kinds), sorted(home.columns))
 
 
@@ -55,13 +62,19 @@ def published(db: sqlite3.Connection, space: int) -> dict[str, Definition]:
     """The definitions that have arrived here, by table."""
     made = {}
     for name, text in db.execute(
-            "SELECT r.id, r.fields FROM rejoin_records AS r JOIN rejoin_collections AS c"
-            " ON c.no = r.collection WHERE c.space = ? AND c.name = ?", (space, COLLECTION)):
+        "SELECT r.id, r.fields FROM rejoin_records AS r JOIN rejoin_collections AS c"
+        " ON c.no = r.collection WHERE c.space = ? AND c.name = ?",
+        (space, COLLECTION),
+    ):
         found = json.loads(text)
         if isinstance(found.get("sql"), str):
             made[name] = Definition(
-                name, found["sql"], [str(i) for i in found.get("indexes") or []],
-                dict(found.get("kinds") or {}), [str(c) for c in found.get("columns") or []])
+                name,
+                found["sql"],
+                [str(i) for i in found.get("indexes") or []],
+                dict(found.get("kinds") or {}),
+                [str(c) for c in found.get("columns") or []],
+            )
     return made
 
 
@@ -89,8 +102,15 @@ def publish(db: sqlite3.Connection, space: Space, now_ms: int) -> bool:
         if get_meta(db, f"published:{home.no}") == compact(list(mine.columns)):
             continue  # on its way, or refused: not again and again
         names.append((home.no, compact(list(mine.columns))))
-        ops.append({"op": "put", "collection": COLLECTION, "id": home.name,
-                    **({"new": True} if known is None else {}), "fields": mine.fields()})
+        ops.append(
+            {
+                "op": "put",
+                "collection": COLLECTION,
+                "id": home.name,
+                **({"new": True} if known is None else {}),
+                "fields": mine.fields(),
+            }
+        )
     if not ops:
         return False
     with writing(db):
@@ -100,5 +120,3 @@ def publish(db: sqlite3.Connection, space: Space, now_ms: int) -> bool:
         for no, columns in names:
             set_meta(db, f"published:{no}", columns)
     return True
-
-

@@ -9,6 +9,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import rejoin
 from rejoin.errors import RejoinError
@@ -19,7 +20,7 @@ from rejoin.spaces import PERSONAL
 from rejoin.values import to_json
 
 BAR_WIDTH = 30
-PASSWORD_VARIABLE = "REJOIN_PASSWORD"  # the name of a variable, no secret
+PASSWORD_VARIABLE = "REJOIN_PASSWORD"  # noqa: S105  # the name of a variable, no secret
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = asked.run
     try:
-        if run not in (_login, _clone) and not os.path.exists(asked.file):
+        if run not in (_login, _clone) and not Path(asked.file).exists():
             raise RejoinError(f"There is no file {asked.file}.")
         return run(asked)
     except (RejoinError, sqlite3.Error, OSError) as error:
@@ -40,8 +41,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="rejoin", description=rejoin.__doc__.split("\n")[0])
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int],
-                words: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], words: str
+    ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=words, description=words)
         one.set_defaults(run=run)
         one.add_argument("file", help="the app's SQLite file")
@@ -54,8 +56,11 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--signup", action="store_true", help="make the account first")
 
     account(command("login", _login, "log this file's device in"))
-    attach = command("attach", _attach, "track all tables of an existing file; its rows become"
-                                        " changes, sent with the next sync")
+    attach = command(
+        "attach",
+        _attach,
+        "track all tables of an existing file; its rows become changes, sent with the next sync",
+    )
     account(attach)
     attach.add_argument("--space", default=PERSONAL, help="a shared space's id")
     clone = command("clone", _clone, "a new file with a space's tables, definitions included")
@@ -98,15 +103,18 @@ def _attach(asked: argparse.Namespace) -> int:
         made = db.attach(space=asked.space)
         for table, rows in made.items():
             print(f"{rows:>9,}  {table}")
-        print(f"{sum(made.values()):>9,}  rows of {len(made)} tables, to be sent with `rejoin sync`")
+        print(
+            f"{sum(made.values()):>9,}  rows of {len(made)} tables, to be sent with `rejoin sync`"
+        )
     return 0
 
 
 def _clone(asked: argparse.Namespace) -> int:
     if not (asked.server and asked.email):
         raise RejoinError("Say from where and as whom: --server http://… --email ada@example.org")
-    with rejoin.clone(asked.file, asked.server, asked.email, _password(asked), space=asked.space,
-                      progress=bar) as db:
+    with rejoin.clone(
+        asked.file, asked.server, asked.email, _password(asked), space=asked.space, progress=bar
+    ) as db:
         for table in db.tables():
             count = db.execute(f"SELECT count(*) FROM {quote(table)}").fetchone()[0]
             print(f"{count:>9,}  {table}")
@@ -119,16 +127,22 @@ def bar(progress: Progress) -> None:
         return
     total = max(progress.total or 0, progress.done)
     filled = BAR_WIDTH * progress.done // total if total else 0
-    print(f"\r{progress.phase:<6}[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
-          f" {progress.done:,}/{total:,}", end="\n" if progress.phase == "apply" else "",
-          file=sys.stderr, flush=True)
+    print(
+        f"\r{progress.phase:<6}[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
+        f" {progress.done:,}/{total:,}",
+        end="\n" if progress.phase == "apply" else "",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _sync(asked: argparse.Namespace) -> int:
     with rejoin.open(asked.file) as db:
         done = db.sync(bar)
-        print(f"Pushed {done.pushed:,} changes, pulled {done.pulled:,} records"
-              f" in {done.rounds:,} round trip{'' if done.rounds == 1 else 's'}.")
+        print(
+            f"Pushed {done.pushed:,} changes, pulled {done.pulled:,} records"
+            f" in {done.rounds:,} round trip{'' if done.rounds == 1 else 's'}."
+        )
         if done.rejected or done.errors:
             print(db.status())
     return 1 if done.errors else 0
@@ -162,9 +176,11 @@ def _log(asked: argparse.Namespace) -> int:
     with rejoin.open(asked.file) as db:
         for change in db.log(asked.limit):
             at = change["at"]
-            print(f"{change['counter']:>6}  {change['state']:<8}"
-                  f" {when(at if isinstance(at, int) else None)}"
-                  f"  {json.dumps(change['ops'], ensure_ascii=False)[:160]}")
+            print(
+                f"{change['counter']:>6}  {change['state']:<8}"
+                f" {when(at if isinstance(at, int) else None)}"
+                f"  {json.dumps(change['ops'], ensure_ascii=False)[:160]}"
+            )
     return 0
 
 
@@ -172,8 +188,12 @@ def _sql(asked: argparse.Namespace) -> int:
     with rejoin.open(asked.file) as db:
         found = db.execute(asked.statement)
         for row in found:
-            print("|".join("" if v is None else v if isinstance(v, str) else
-                           json.dumps(to_json(v)) for v in row))
+            print(
+                "|".join(
+                    "" if v is None else v if isinstance(v, str) else json.dumps(to_json(v))
+                    for v in row
+                )
+            )
     return 0
 
 

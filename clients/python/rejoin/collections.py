@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from functools import cached_property
 
 from rejoin.shape import Kind, Shape
 from rejoin.triggers import Slot, slots_of
@@ -24,6 +25,11 @@ class Collection:
     columns: tuple[str, ...]
     """The columns outside the key that the triggers in force know."""
 
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """The kind of each field that the triggers record."""
+        return {slot.field: slot.kind for slot in self.slots if slot.role == "new"}
+
     @property
     def tracked(self) -> bool:
         return self.kinds is not None
@@ -39,29 +45,45 @@ def read_all(db: sqlite3.Connection) -> dict[int, Collection]:
     """All collections by number."""
     made = {}
     for no, space, name, kinds, slots, columns in db.execute(
-            "SELECT no, space, name, kinds, slots, columns FROM rejoin_collections"):
+        "SELECT no, space, name, kinds, slots, columns FROM rejoin_collections"
+    ):
         layout = json.loads(slots) if slots else {"key_is_text": [], "slots": []}
         made[no] = Collection(
-            no, space, name, None if kinds is None else json.loads(kinds),
-            [Slot(*slot) for slot in layout["slots"]], tuple(layout["key_is_text"]),
-            tuple(json.loads(columns)) if columns else ())
+            no,
+            space,
+            name,
+            None if kinds is None else json.loads(kinds),
+            [Slot(*slot) for slot in layout["slots"]],
+            tuple(layout["key_is_text"]),
+            tuple(json.loads(columns)) if columns else (),
+        )
     return made
 
 
 def number_of(db: sqlite3.Connection, space: int, name: str) -> int:
     """The number of a collection, made on first sight."""
-    row = db.execute("SELECT no FROM rejoin_collections WHERE space = ? AND name = ?",
-                     (space, name)).fetchone()
+    row = db.execute(
+        "SELECT no FROM rejoin_collections WHERE space = ? AND name = ?", (space, name)
+    ).fetchone()
     if row is None:
-        row = db.execute("INSERT INTO rejoin_collections (space, name) VALUES (?, ?) RETURNING no",
-                         (space, name)).fetchone()
+        row = db.execute(
+            "INSERT INTO rejoin_collections (space, name) VALUES (?, ?) RETURNING no", (space, name)
+        ).fetchone()
     return int(row[0])
 
 
 def write_shape(db: sqlite3.Connection, no: int, shape: Shape) -> None:
     """Stores the layout that the triggers about to be made will write in."""
-    layout = {"key_is_text": shape.key_is_text,
-              "slots": [(s.field, s.kind, s.role) for s in slots_of(shape)]}
-    db.execute("UPDATE rejoin_collections SET kinds = ?, slots = ?, columns = ? WHERE no = ?",
-               (json.dumps(shape.kinds()), json.dumps(layout),
-                json.dumps([c.name for c in shape.columns]), no))
+    layout = {
+        "key_is_text": shape.key_is_text,
+        "slots": [(s.field, s.kind, s.role) for s in slots_of(shape)],
+    }
+    db.execute(
+        "UPDATE rejoin_collections SET kinds = ?, slots = ?, columns = ? WHERE no = ?",
+        (
+            json.dumps(shape.kinds()),
+            json.dumps(layout),
+            json.dumps([c.name for c in shape.columns]),
+            no,
+        ),
+    )

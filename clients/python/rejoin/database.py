@@ -13,9 +13,9 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from rejoin import catalog, collections, fork, loop, report, schema, settle, spaces
 from rejoin.answers import as_object, as_text
@@ -37,10 +37,16 @@ LOCK_WAIT_S = 30.0
 
 
 def open(  # noqa: A001  # the name says it, as in dbm.open
-        path: str | os.PathLike[str], server: str | None = None, *, foreign_keys: bool = True,
-        http: Http | None = None, sleep: Callable[[float], None] = time.sleep,
-        rand: Callable[[], float] = random.random, clock: Callable[[], float] = time.time,
-        clock_skew_ms: int | None = None) -> Database:
+    path: str | os.PathLike[str],
+    server: str | None = None,
+    *,
+    foreign_keys: bool = True,
+    http: Http | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    rand: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.time,
+    clock_skew_ms: int | None = None,
+) -> Database:
     """Opens (or makes) the app's file.
 
     `server` is remembered in the file. `foreign_keys` is the pragma of both connections. `sleep`,
@@ -53,9 +59,17 @@ def open(  # noqa: A001  # the name says it, as in dbm.open
 class Database:
     """See `open`. Use one from one thread; open the file once more for another."""
 
-    def __init__(self, path: str | os.PathLike[str], server: str | None, foreign_keys: bool,
-                 http: Http | None, sleep: Callable[[float], None], rand: Callable[[], float],
-                 clock: Callable[[], float], clock_skew_ms: int | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        server: str | None,
+        foreign_keys: bool,
+        http: Http | None,
+        sleep: Callable[[float], None],
+        rand: Callable[[], float],
+        clock: Callable[[], float],
+        clock_skew_ms: int | None,
+    ) -> None:
         self.path = Path(path)
         self.connection = _connect(path, foreign_keys)
         self._db = _connect(path, foreign_keys)
@@ -64,7 +78,7 @@ class Database:
         schema.create(self._db)
         spaces.number_of(self._db, spaces.PERSONAL)
         self._pool = Urllib3() if http is None else None
-        self.http: Http = http if http is not None else cast(Http, self._pool)
+        self.http: Http = http if http is not None else cast("Http", self._pool)
         self._sleep, self._rand, self._clock = sleep, rand, clock
         self._password: str | None = None
         if server is not None:
@@ -73,7 +87,7 @@ class Database:
             self._db.execute("UPDATE rejoin_state SET clock_skew_ms = ?", (clock_skew_ms,))
         self._retrack()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,8 +119,11 @@ class Database:
     def _bare_write(self, sql: str) -> bool:
         # A RETURNING statement is not over when its first row is read: it can't be committed then.
         words = sql.lstrip().upper()
-        return (not self.connection.in_transaction and words.startswith(WRITING_WORDS)
-                and "RETURNING" not in words)
+        return (
+            not self.connection.in_transaction
+            and words.startswith(WRITING_WORDS)
+            and "RETURNING" not in words
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -128,8 +145,15 @@ class Database:
 
     # ---- what is tracked
 
-    def track(self, table: str, /, *, space: str = spaces.PERSONAL,
-              kinds: dict[str, str] | None = None, **columns: str) -> int:
+    def track(
+        self,
+        table: str,
+        /,
+        *,
+        space: str = spaces.PERSONAL,
+        kinds: dict[str, str] | None = None,
+        **columns: str,
+    ) -> int:
         """Tracks a table: `track("tasks", votes="counter", tags="set")`.
 
         Rows that are there already become changes, the first time; their number is returned. May
@@ -164,8 +188,10 @@ class Database:
         wanted = self._personal() if space == spaces.PERSONAL else space
         found = catalog.published(self._db, spaces.number_of(self._db, wanted))
         if not found:
-            raise RejoinError("This space holds no table definitions; sync a device that tracks"
-                              " its tables there first.")
+            raise RejoinError(
+                "This space holds no table definitions; sync a device that tracks"
+                " its tables there first."
+            )
         have = {name.lower() for name in self.tables()}
         missing = [d for d in found.values() if d.table.lower() not in have]
         with writing(self._db):
@@ -179,10 +205,14 @@ class Database:
 
     def tables(self) -> list[str]:
         """The app's own tables."""
-        return [str(r[0]) for r in self._db.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'"
-            " ESCAPE '\\' AND name NOT LIKE 'rejoin\\_%' ESCAPE '\\'"
-            " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY rowid")]
+        return [
+            str(r[0])
+            for r in self._db.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'"
+                " ESCAPE '\\' AND name NOT LIKE 'rejoin\\_%' ESCAPE '\\'"
+                " AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY rowid"
+            )
+        ]
 
     def alter(self, sql: str) -> None:
         """One `ALTER TABLE` of a tracked table, also those SQLite refuses while triggers stand."""
@@ -196,17 +226,19 @@ class Database:
         self._retrack()
 
     def _retrack(self) -> None:
-        """Triggers are made anew where the app has changed its columns (or dropped the triggers)."""
+        """Triggers are made anew where the app has changed its columns or dropped them."""
         for home in collections.read_all(self._db).values():
             if home.kinds is None:
                 continue
             space = spaces.read(self._db, home.space)
             try:
-                shape_kinds = {k: v for k, v in home.kinds.items()}
-                track(self._db, home.name, space.id, shape_kinds, self.now_ms())
+                kinds: dict[str, str] = {**home.kinds}
+                track(self._db, home.name, space.id, kinds, self.now_ms())
             except TrackingError as error:
-                self._db.execute("INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)",
-                                 (str(error), self.now_ms()))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)",
+                    (str(error), self.now_ms()),
+                )
 
     # ---- accounts
 
@@ -215,8 +247,15 @@ class Database:
         self._session().anonymous("/v1/auth/signup", {"email": email, "password": password})
         self.login(email, password, **device)
 
-    def login(self, email: str, password: str, *, name: str = "", platform: str = "",
-              app_version: str = "") -> None:
+    def login(
+        self,
+        email: str,
+        password: str,
+        *,
+        name: str = "",
+        platform: str = "",
+        app_version: str = "",
+    ) -> None:
         """Logs this device in, for the first time or again. Raises ServerRefused, Offline.
 
         An id that the server no longer lets in (revoked, or frozen after a fork) is replaced by a
@@ -224,8 +263,9 @@ class Database:
         """
         before = get_meta(self._db, "email")
         if before is not None and before != email.strip().lower():
-            raise RejoinError(f"This file belongs to {before}; another account needs a file of"
-                              f" its own.")
+            raise RejoinError(
+                f"This file belongs to {before}; another account needs a file of its own."
+            )
         self._describe(name, platform, app_version)
         device_id = get_meta(self._db, "device_id")
         if device_id and get_meta(self._db, "forked"):
@@ -245,16 +285,20 @@ class Database:
     def _describe(self, name: str, platform: str, app_version: str) -> None:
         import platform as system
 
-        for key, value, usual in (("device_name", name, system.node() or "python"),
-                                  ("platform", platform, system.system() or "python"),
-                                  ("app_version", app_version, "0")):
+        for key, value, usual in (
+            ("device_name", name, system.node() or "python"),
+            ("platform", platform, system.system() or "python"),
+            ("app_version", app_version, "0"),
+        ):
             if value or get_meta(self._db, key) is None:
                 set_meta(self._db, key, value or usual)
 
     def _log_in(self, email: str, password: str, device_id: str | None) -> None:
-        device: JsonObject = {"name": get_meta(self._db, "device_name"),
-                              "platform": get_meta(self._db, "platform"),
-                              "app_version": get_meta(self._db, "app_version")}
+        device: JsonObject = {
+            "name": get_meta(self._db, "device_name"),
+            "platform": get_meta(self._db, "platform"),
+            "app_version": get_meta(self._db, "app_version"),
+        }
         body: JsonObject = {"email": email, "password": password, "device": device}
         if device_id:
             body["device_id"] = device_id
@@ -263,8 +307,10 @@ class Database:
         with writing(self._db):
             session.keep(answer)
             set_meta(self._db, "device_id", as_text(answer.get("device_id")))
-            self._db.execute("UPDATE rejoin_spaces SET id = ?, role = 'owner' WHERE no = 1",
-                             (as_text(answer.get("personal_space")),))
+            self._db.execute(
+                "UPDATE rejoin_spaces SET id = ?, role = 'owner' WHERE no = 1",
+                (as_text(answer.get("personal_space")),),
+            )
 
     def _replace_device(self, email: str, password: str) -> None:
         fork.register_anew(self._db, self._session(), email, password)
@@ -274,10 +320,8 @@ class Database:
         refresh = get_meta(self._db, "refresh_token")
         session = self._session()
         if refresh:
-            try:
+            with suppress(ServerRefused):  # it may have ended already
                 session.anonymous("/v1/auth/logout", {"refresh_token": refresh})
-            except ServerRefused:
-                pass  # it had ended already
         session.forget()
         self._password = None
 
@@ -296,8 +340,9 @@ class Database:
         """Gives somebody a role in a space: owner, editor or viewer."""
         from urllib.parse import quote as escape
 
-        self._session().send(f"/v1/spaces/{escape(space)}/members/{escape(email)}",
-                             compact({"role": role}), "PUT")
+        self._session().send(
+            f"/v1/spaces/{escape(space)}/members/{escape(email)}", compact({"role": role}), "PUT"
+        )
 
     def join(self, space: str) -> None:
         """Has this device pull a shared space, also before a table of it is tracked."""
@@ -313,15 +358,21 @@ class Database:
         self._not_inside()
         session = self._session()
         session.password = self._password
-        run = Loop(self._db, session, self.now_ms, progress, get_meta(self._db, "app_version"),
-                   self._credentials)
+        run = Loop(
+            self._db,
+            session,
+            self.now_ms,
+            progress,
+            get_meta(self._db, "app_version"),
+            self._credentials,
+        )
         try:
             loop.retry_aside(self._db, self.now_ms())
             result = run.run()
         except RejoinError as error:
             loop.remember(self._db, str(error), self.now_ms())
             raise
-        words = "; ".join((result.errors or {}).values())
+        words = "; ".join(result.errors.values())
         loop.remember(self._db, words or None, self.now_ms())
         return result
 
@@ -343,13 +394,17 @@ class Database:
         """Forgets the refused changes that status() lists; returns how many there were."""
         return self._db.execute("DELETE FROM rejoin_refused").rowcount
 
-    def log(self, limit: int = 50) -> list[JsonObject]:
+    def log(self, limit: int = 50) -> list[dict[str, Any]]:
         """This device's own changes, the youngest first, and what became of them."""
         settle.sealed(self._db)
-        return [{"space": space, "state": state, **json.loads(body)} for space, state, body in
-                self._db.execute(
-                    "SELECT s.id, c.state, c.body FROM rejoin_changes AS c JOIN rejoin_spaces AS s"
-                    " ON s.no = c.space ORDER BY c.at DESC, c.counter DESC LIMIT ?", (limit,))]
+        return [
+            {"space": space, "state": state, **json.loads(body)}
+            for space, state, body in self._db.execute(
+                "SELECT s.id, c.state, c.body FROM rejoin_changes AS c JOIN rejoin_spaces AS s"
+                " ON s.no = c.space ORDER BY c.at DESC, c.counter DESC LIMIT ?",
+                (limit,),
+            )
+        ]
 
     def now_ms(self) -> int:
         """This device's wall clock."""
@@ -377,10 +432,17 @@ def track_check(db: sqlite3.Connection, table: str) -> None:
     read_shape(db, table, {})
 
 
-def clone(path: str | os.PathLike[str], server: str, email: str, password: str, *,
-          space: str = spaces.PERSONAL, progress: Callable[[Progress], None] | None = None,
-          **options: Any) -> Database:
-    """A new file with a space's tables, definitions included. Raises RejoinError if there are none."""
+def clone(
+    path: str | os.PathLike[str],
+    server: str,
+    email: str,
+    password: str,
+    *,
+    space: str = spaces.PERSONAL,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Database:
+    """A new file with a space's tables, definitions included. RejoinError: there are none."""
     if Path(path).exists() and Path(path).stat().st_size > 0:
         with open(path) as there:
             if there.tables():
@@ -410,9 +472,14 @@ def _parents_first(db: sqlite3.Connection, tables: list[str]) -> list[str]:
 
     rest, done = list(tables), []
     while rest:
-        free = [t for t in rest if not any(
-            r[2].lower() in {x.lower() for x in rest if x != t}
-            for r in db.execute(f"PRAGMA foreign_key_list({quote(t)})"))] or rest[:1]
+        free = [
+            t
+            for t in rest
+            if not any(
+                r[2].lower() in {x.lower() for x in rest if x != t}
+                for r in db.execute(f"PRAGMA foreign_key_list({quote(t)})")
+            )
+        ] or rest[:1]
         done += free
         rest = [t for t in rest if t not in free]
     return done

@@ -6,7 +6,7 @@ row within it becomes its net effect, as the protocol's operations say it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,7 +27,7 @@ Op = JsonObject
 Number = int | float
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Seen:
     """One row of `rejoin_ops`: what one trigger saw. `moment` is equal within a statement."""
 
@@ -38,7 +38,7 @@ class Seen:
     values: Sequence[SqlValue]
 
 
-@dataclass
+@dataclass(slots=True)
 class Edit:
     """What one unit did to one record."""
 
@@ -53,8 +53,8 @@ class Edit:
     """An insert that takes the place of a row deleted in the same unit."""
 
 
-def net_effect(seen: Sequence[Seen], slots: Sequence[Slot]) -> Edit:
-    """All that a unit did to one record, in one edit."""
+def net_effect(seen: Sequence[Seen], slots: Sequence[Slot], kinds: Mapping[str, str]) -> Edit:
+    """All that a unit did to one record, in one edit. `kinds`: of each field in `slots`."""
     edit = Edit()
     stood: dict[str, SqlValue] | None = None
     stood_at = 0
@@ -74,12 +74,12 @@ def net_effect(seen: Sequence[Seen], slots: Sequence[Slot]) -> Edit:
             _update(edit, one, slots)
             stood = None  # an UPSERT: the row that stood was updated, not replaced
         elif one.part > 0 and inserted_at == one.moment:
-            _extend(edit, _whole(one, slots), slots, stood if stood_at == one.moment else None)
+            _extend(edit, _whole(one, slots), kinds, stood if stood_at == one.moment else None)
         elif stood is not None and stood_at == one.moment:
             edit, inserted_at = before, one.moment  # REPLACE: the columns that differ
-            _replace(edit, stood, _whole(one, slots), slots)
+            _replace(edit, stood, _whole(one, slots), kinds)
         else:
-            edit = _insert(edit, _whole(one, slots), slots)
+            edit = _insert(edit, _whole(one, slots), kinds)
             inserted_at = one.moment
             stood = None
     return edit
@@ -90,24 +90,24 @@ def _copy(edit: Edit) -> Edit:
 
 
 def _places(one: Seen, slots: Sequence[Slot]) -> list[tuple[int, Slot, SqlValue]]:
-    part = slots[one.part * SLOTS:(one.part + 1) * SLOTS]
+    part = slots[one.part * SLOTS : (one.part + 1) * SLOTS]
     return [(i, slot, one.values[i]) for i, slot in enumerate(part)]
 
 
 def _whole(one: Seen, slots: Sequence[Slot]) -> dict[str, SqlValue]:
-    return {slot.field: value for _, slot, value in _places(one, slots) if slot.role == "new"}
-
-
-def _kinds(slots: Sequence[Slot]) -> dict[str, str]:
-    return {slot.field: slot.kind for slot in slots if slot.role == "new"}
+    part = slots[one.part * SLOTS : (one.part + 1) * SLOTS]
+    return {
+        slot.field: value
+        for slot, value in zip(part, one.values, strict=False)
+        if slot.role == "new"
+    }
 
 
 def _number(value: SqlValue) -> Number:
     return value if isinstance(value, int | float) else 0
 
 
-def _put_in(edit: Edit, row: dict[str, SqlValue], slots: Sequence[Slot]) -> None:
-    kinds = _kinds(slots)
+def _put_in(edit: Edit, row: dict[str, SqlValue], kinds: Mapping[str, str]) -> None:
     for name, value in row.items():
         if kinds[name] == "counter":
             edit.counts[name] = _number(value) + edit.counts.get(name, 0)
@@ -115,28 +115,32 @@ def _put_in(edit: Edit, row: dict[str, SqlValue], slots: Sequence[Slot]) -> None
             edit.values.setdefault(name, value)
 
 
-def _insert(edit: Edit, row: dict[str, SqlValue], slots: Sequence[Slot]) -> Edit:
+def _insert(edit: Edit, row: dict[str, SqlValue], kinds: Mapping[str, str]) -> Edit:
     made = Edit("insert")
     if edit.kind == "update":
         # A trigger of the app changed the new row before ours saw it inserted.
         made.values, made.counts = edit.values, edit.counts
     if edit.kind == "delete":
         made.over_delete = True
-    _put_in(made, row, slots)
+    _put_in(made, row, kinds)
     return made
 
 
-def _extend(edit: Edit, row: dict[str, SqlValue], slots: Sequence[Slot],
-            stood: dict[str, SqlValue] | None) -> None:
+def _extend(
+    edit: Edit,
+    row: dict[str, SqlValue],
+    kinds: Mapping[str, str],
+    stood: dict[str, SqlValue] | None,
+) -> None:
     if stood is None:
-        _put_in(edit, row, slots)
+        _put_in(edit, row, kinds)
     else:
-        _replace(edit, stood, row, slots)
+        _replace(edit, stood, row, kinds)
 
 
-def _replace(edit: Edit, stood: dict[str, SqlValue], row: dict[str, SqlValue],
-             slots: Sequence[Slot]) -> None:
-    kinds = _kinds(slots)
+def _replace(
+    edit: Edit, stood: dict[str, SqlValue], row: dict[str, SqlValue], kinds: Mapping[str, str]
+) -> None:
     for name, value in row.items():
         old = stood.get(name)
         if type(value) is type(old) and value == old:
@@ -166,7 +170,7 @@ def _update(edit: Edit, one: Seen, slots: Sequence[Slot]) -> None:
         edit.kind = "update"
 
 
-def to_ops(edit: Edit, collection: str, record_id: str, kinds: dict[str, str]) -> list[Op]:
+def to_ops(edit: Edit, collection: str, record_id: str, kinds: Mapping[str, str]) -> list[Op]:
     """The operations that say an edit. None where nothing changed in the end."""
     at: JsonObject = {"collection": collection, "id": record_id}
     if edit.kind == "nothing":
@@ -180,8 +184,11 @@ def to_ops(edit: Edit, collection: str, record_id: str, kinds: dict[str, str]) -
         ops.append({"op": "put", **at, "new": True, **({"fields": registers} if registers else {})})
     elif registers:
         ops.append({"op": "put", **at, "fields": registers})
-    ops += [{"op": "increment", **at, "field": name, "by": _by(by)}
-            for name, by in edit.counts.items() if by != 0]
+    ops += [
+        {"op": "increment", **at, "field": name, "by": _by(by)}
+        for name, by in edit.counts.items()
+        if by != 0
+    ]
     for name, value in edit.values.items():
         if kinds[name] == "set":
             ops += _set_ops(at, name, edit.was.get(name), value)

@@ -1,4 +1,4 @@
-"""What can go wrong on a device, one class for each remedy. Every message is a sentence for people."""
+"""What can go wrong on a device, one class for each remedy, each message for people."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rejoin import catalog, fork, settle, spaces
 from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
@@ -51,7 +51,7 @@ class SyncResult:
     rejected: int = 0
     pulled: int = 0
     rounds: int = 0
-    errors: dict[str, str] | None = None
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,15 @@ class Part:
 class Loop:
     """One `sync()`. `now_ms` is the device's wall clock, skew included."""
 
-    def __init__(self, db: sqlite3.Connection, session: Session, now_ms: Callable[[], int],
-                 progress: Callable[[Progress], None] | None, app_version: str | None,
-                 credentials: Callable[[], tuple[str, str] | None]) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        session: Session,
+        now_ms: Callable[[], int],
+        progress: Callable[[Progress], None] | None,
+        app_version: str | None,
+        credentials: Callable[[], tuple[str, str] | None],
+    ) -> None:
         self._db = db
         self._session = session
         self._now_ms = now_ms
@@ -79,7 +85,7 @@ class Loop:
         self._muted: set[int] = set()
         self._ask_again: set[int] = set()
         self._received: dict[int, int] = {}
-        self.result = SyncResult(errors={})
+        self.result = SyncResult()
 
     def run(self) -> SyncResult:
         """Rounds until all is settled. Raises NotLoggedIn, Offline, ServerRefused, Stuck."""
@@ -91,7 +97,7 @@ class Loop:
             if not work:
                 break
             for start in range(0, len(work), SPACES_MAX):
-                self._round(work[start:start + SPACES_MAX])
+                self._round(work[start : start + SPACES_MAX])
             self._learn_roles()
             if catalog.publish_missing(self._db, self._now_ms()):
                 continue
@@ -99,21 +105,33 @@ class Loop:
                 break
             idle = idle + 1 if self._standing() == before else 0
             if idle == IDLE_ROUNDS_MAX:
-                raise Stuck("The server answers, but nothing moves; your changes are kept. "
-                            + "; ".join(self._failed.values()))
+                raise Stuck(
+                    "The server answers, but nothing moves; your changes are kept. "
+                    + "; ".join(self._failed.values())
+                )
         for no, words in self._failed.items():
-            assert self.result.errors is not None
             self.result.errors[spaces.read(self._db, no).id] = words
         return self.result
 
     def _standing(self) -> list[tuple[object, ...]]:
-        return [(s.no, s.pull_cursor, s.page, s.discarded, s.no in self._muted,
-                 spaces.pending(self._db, s.no)) for s in spaces.read_all(self._db)]
+        return [
+            (
+                s.no,
+                s.pull_cursor,
+                s.page,
+                s.discarded,
+                s.no in self._muted,
+                spaces.pending(self._db, s.no),
+            )
+            for s in spaces.read_all(self._db)
+        ]
 
     def _unfinished(self) -> bool:
-        return any(s.page is not None or not s.pulled or s.no in self._ask_again
-                   or self._sendable(s)
-                   for s in spaces.read_all(self._db) if s.no not in self._failed)
+        return any(
+            s.page is not None or not s.pulled or s.no in self._ask_again or self._sendable(s)
+            for s in spaces.read_all(self._db)
+            if s.no not in self._failed
+        )
 
     def _sendable(self, space: Space) -> bool:
         return space.no not in self._muted and spaces.pending(self._db, space.no) > 0
@@ -121,8 +139,12 @@ class Loop:
     def _round(self, work: list[Space]) -> None:
         parts = self._parts(work)
         envelope = self.envelope(self._db, self._now_ms(), self._app_version)
-        text = envelope[:-1] + ',"spaces":{' + ",".join(
-            f"{compact(p.space.id)}:{p.text}" for p in parts) + "}}"
+        text = (
+            envelope[:-1]
+            + ',"spaces":{'
+            + ",".join(f"{compact(p.space.id)}:{p.text}" for p in parts)
+            + "}}"
+        )
         answer = self._session.send("/v1/sync", text)
         self.result.rounds += 1
         answered = as_object(answer.get("spaces"))
@@ -132,7 +154,7 @@ class Loop:
             if mine.error and mine.error.code == "device_fork":
                 forked = mine.error
             elif mine.error:
-                self._trouble(part, mine, mine.error)
+                self._trouble(part, mine.error)
             else:
                 self._settle(part, mine)
         if forked:
@@ -141,8 +163,9 @@ class Loop:
     @staticmethod
     def envelope(db: sqlite3.Connection, now_ms: int, app_version: str | None) -> str:
         """The request without its spaces: the clock, and what support staff see."""
-        waiting, oldest = db.execute("SELECT count(*), min(at) FROM rejoin_changes"
-                                     " WHERE state = 'pending'").fetchone()
+        waiting, oldest = db.execute(
+            "SELECT count(*), min(at) FROM rejoin_changes WHERE state = 'pending'"
+        ).fetchone()
         client: JsonObject = {"pending": waiting}
         if app_version:
             client["app_version"] = app_version
@@ -157,8 +180,10 @@ class Loop:
             bodies: list[str] = []
             if space.no not in self._muted:
                 for (body,) in self._db.execute(
-                        "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-                        " ORDER BY counter LIMIT ?", (space.no, room)):
+                    "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+                    " ORDER BY counter LIMIT ?",
+                    (space.no, room),
+                ):
                     size -= len(body.encode())
                     if size < 0 and len(bodies) + CHANGES_MAX - room > 0:
                         break
@@ -177,8 +202,10 @@ class Loop:
         settle.settle(self._db, space, answer, self._now_ms())
         self._ask_again.discard(space.no)
         if part.changes or space.no in self._muted:
-            self._db.execute("UPDATE rejoin_spaces SET read_only = ? WHERE no = ?",
-                             (space.no in self._muted, space.no))
+            self._db.execute(
+                "UPDATE rejoin_spaces SET read_only = ? WHERE no = ?",
+                (space.no in self._muted, space.no),
+            )
         if answer.page is None and received:
             self._progress(Progress("apply", space.id, received, received))
             self._received[space.no] = 0
@@ -189,7 +216,7 @@ class Loop:
         if part.changes:
             self._progress(Progress("push", space.id, max(0, before - after), before))
 
-    def _trouble(self, part: Part, answer: SpaceAnswer, problem: Problem) -> None:
+    def _trouble(self, part: Part, problem: Problem) -> None:
         space = part.space
         if problem.code == "counter_gap":
             expected = problem.integer("expected")
@@ -215,8 +242,10 @@ class Loop:
         if space.pulled:
             settle.withdraw(self._db, space, problem, self._now_ms())
         if space.pulled or space.withdrawn:
-            words += (" Its rows were removed from this device; changes that had not been sent are"
-                      " listed under refused.")
+            words += (
+                " Its rows were removed from this device; changes that had not been sent are"
+                " listed under refused."
+            )
         self._fail(space, words)
 
     def _learn_roles(self) -> None:
@@ -227,8 +256,13 @@ class Loop:
         for one in map(as_object, listed if isinstance(listed, list) else []):
             self._db.execute(
                 "UPDATE rejoin_spaces SET role = ?, name = ?, read_only = ? WHERE id = ?",
-                (as_text(one.get("role")), as_text(one.get("name")), one.get("role") == "viewer",
-                 as_text(one.get("id"))))
+                (
+                    as_text(one.get("role")),
+                    as_text(one.get("name")),
+                    one.get("role") == "viewer",
+                    as_text(one.get("id")),
+                ),
+            )
 
     def _fail(self, space: Space, words: str) -> None:
         self._failed[space.no] = words
@@ -258,13 +292,17 @@ def _estimate(answer: SpaceAnswer, space: Space, received: int) -> int | None:
     if not positions or answer.head is None:
         return None
     gone = max(positions) - space.pull_cursor
-    return max(received, round(received * (answer.head - space.pull_cursor) / gone)) if gone else None
+    return (
+        max(received, round(received * (answer.head - space.pull_cursor) / gone)) if gone else None
+    )
 
 
 def retry_aside(db: sqlite3.Connection, now_ms: int) -> None:
     """Tries rows again that local constraints had refused: the app may have made room."""
-    for (no,) in db.execute("SELECT DISTINCT c.space FROM rejoin_aside AS a"
-                            " JOIN rejoin_collections AS c ON c.no = a.collection").fetchall():
+    for (no,) in db.execute(
+        "SELECT DISTINCT c.space FROM rejoin_aside AS a"
+        " JOIN rejoin_collections AS c ON c.no = a.collection"
+    ).fetchall():
         with applying(db, no, now_ms):
             pass
 

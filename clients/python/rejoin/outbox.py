@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import cast
 
 from rejoin import collections
 from rejoin.collections import Collection
@@ -18,6 +19,8 @@ from rejoin.edits import Edit, Op, Seen, net_effect, to_ops
 from rejoin.schema import KEY_NAMES, SLOT_NAMES
 from rejoin.values import Json, JsonObject, SqlValue, compact
 
+OpRow = tuple[str, int, int, int, int, int | None, int, int | None]
+"""The first columns of `rejoin_ops`, as the triggers write them."""
 CHANGE_OPS_MAX = 1000
 """The protocol's bound. A longer transaction travels as several changes, in its order."""
 CHANGE_BYTES_MAX = 1 << 20
@@ -36,6 +39,24 @@ class Unit:
     ops: list[Op] = field(default_factory=list)
 
 
+@dataclass
+class Standing:
+    """Which of the side tables hold anything, asked once: most often none of them does."""
+
+    deletes: bool
+    strays: bool
+    conflicts: bool
+
+
+def _standing(db: sqlite3.Connection) -> Standing:
+    return Standing(
+        *(
+            db.execute(f"SELECT EXISTS (SELECT 1 FROM rejoin_{table})").fetchone()[0] == 1
+            for table in ("deletes", "strays", "conflicts")
+        )
+    )
+
+
 def seal(db: sqlite3.Connection) -> int:
     """Numbers all recorded edits. Call it inside a write transaction. Returns how many changes."""
     count = _seal_rows(db)
@@ -48,36 +69,45 @@ def seal(db: sqlite3.Connection) -> int:
 def _seal_rows(db: sqlite3.Connection) -> int:
     rows = db.execute(
         f"SELECT kind, collection, part, grp, at, epoch, cursor, mask, {', '.join(KEY_NAMES)},"
-        f" {', '.join(SLOT_NAMES)} FROM rejoin_ops ORDER BY seq")
+        f" {', '.join(SLOT_NAMES)} FROM rejoin_ops ORDER BY seq"
+    )
     known = collections.read_all(db)
-    clocks = {no: clock for no, clock in db.execute("SELECT no, clock FROM rejoin_spaces")}
+    clocks = dict(db.execute("SELECT no, clock FROM rejoin_spaces").fetchall())
     sealed = 0
     made: list[Unit] = []
+    state = _standing(db)
     for _, group in groupby(rows, key=lambda r: (r[3], r[4] if r[3] == 0 else 0)):
-        made += _units(db, list(group), known, clocks)
+        made += _units(db, list(group), known, clocks, state)
         sealed += 1
     number(db, made)
     return sealed
 
 
-def _units(db: sqlite3.Connection, rows: list[tuple[SqlValue, ...]], known: dict[int, Collection],
-           clocks: dict[int, str | None]) -> list[Unit]:
+def _units(
+    db: sqlite3.Connection,
+    rows: list[tuple[SqlValue, ...]],
+    known: dict[int, Collection],
+    clocks: dict[int, str | None],
+    state: Standing,
+) -> list[Unit]:
     by_record: dict[tuple[int, tuple[SqlValue, ...]], list[Seen]] = {}
     units: dict[int, Unit] = {}
     for row in rows:
-        kind, no, part, _, at, epoch, cursor, mask = row[:8]
-        assert isinstance(no, int) and isinstance(at, int) and isinstance(part, int)
+        kind, no, part, _, at, epoch, cursor, mask = cast("OpRow", row[:8])
         home = known[no]
-        units.setdefault(home.space, Unit(
-            home.space, at, context_of(epoch, cursor, clocks.get(home.space))))
-        key = row[8:8 + len(home.key_is_text)]
-        by_record.setdefault((no, key), []).append(
-            Seen(str(kind), part, at, mask if isinstance(mask, int) else 0,
-                 row[8 + len(KEY_NAMES):]))
-    for (no, key), seen in by_record.items():
+        if home.space not in units:
+            units[home.space] = Unit(
+                home.space, at, context_of(epoch, cursor, clocks.get(home.space))
+            )
+        key = row[8 : 8 + len(home.key_is_text)]
+        seen = Seen(kind, part, at, mask or 0, row[8 + len(KEY_NAMES) :])
+        by_record.setdefault((no, key), []).append(seen)
+    for (no, key), all_seen in by_record.items():
         home = known[no]
         unit = units[home.space]
-        unit.ops += _record_ops(db, home, key, net_effect(seen, home.slots), unit)
+        unit.ops += _record_ops(
+            db, home, key, net_effect(all_seen, home.slots, home.fields), unit, state
+        )
     return [unit for unit in units.values() if unit.ops]
 
 
@@ -90,53 +120,77 @@ def context_of(epoch: SqlValue, cursor: SqlValue, clock: str | None) -> JsonObje
     return context
 
 
-def _record_ops(db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...], edit: Edit,
-                unit: Unit) -> list[Op]:
+def _record_ops(
+    db: sqlite3.Connection,
+    home: Collection,
+    key: tuple[SqlValue, ...],
+    edit: Edit,
+    unit: Unit,
+    state: Standing,
+) -> list[Op]:
     if None in key:
-        db.execute("INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)", (
-            f"A row of {home.name!r} has NULL in its primary key: it has no identity and stays on"
-            f" this device only. Give it a key, and it will travel.", unit.at))
+        db.execute(
+            "INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)",
+            (
+                f"A row of {home.name!r} has NULL in its primary key: give it one.",
+                unit.at,
+            ),
+        )
         return []
     record_id = home.record_id(key)
     at = (home.no, record_id)
-    if edit.kind == "update" and _is_stray(db, at):
+    if edit.kind == "update" and state.strays and _is_stray(db, at):
         edit = _whole_row(db, home, key, edit)
-    kinds: dict[str, str] = {s.field: s.kind for s in home.slots}
-    ops = to_ops(edit, home.name, record_id, kinds)
-    if edit.kind == "insert":
-        row = db.execute("SELECT context FROM rejoin_deletes WHERE collection = ? AND id = ?",
-                         at).fetchone()
+    ops = to_ops(edit, home.name, record_id, home.fields)
+    if edit.kind == "insert" and state.deletes:
+        row = db.execute(
+            "SELECT context FROM rejoin_deletes WHERE collection = ? AND id = ?", at
+        ).fetchone()
         if row:
             unit.context = older(unit.context, json.loads(row[0]))
     elif edit.kind == "delete":
-        db.execute("INSERT OR IGNORE INTO rejoin_deletes VALUES (?, ?, ?)",
-                   (*at, compact(unit.context)))
-    if edit.kind != "nothing":
+        db.execute(
+            "INSERT OR IGNORE INTO rejoin_deletes VALUES (?, ?, ?)", (*at, compact(unit.context))
+        )
+        state.deletes = True
+    if edit.kind != "nothing" and state.strays:
         db.execute("DELETE FROM rejoin_strays WHERE collection = ? AND id = ?", at)
-        if edit.kind == "update":
-            db.executemany(
-                "DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ? AND field = ?",
-                [(*at, name) for name in edit.values])
-        else:
-            db.execute("DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ?", at)
+    if state.conflicts:
+        _settle(db, at, edit)
     return ops
+
+
+def _settle(db: sqlite3.Connection, at: tuple[int, str], edit: Edit) -> None:
+    """What was written is no longer in conflict for the app; the server has the last word."""
+    if edit.kind == "update":
+        db.executemany(
+            "DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ? AND field = ?",
+            [(*at, name) for name in edit.values],
+        )
+    elif edit.kind != "nothing":
+        db.execute("DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ?", at)
 
 
 def older(one: JsonObject, other: JsonObject) -> JsonObject:
     """Of two contexts of the same device the one that had seen less."""
+
     def rank(context: JsonObject) -> tuple[int, int]:
         epoch, cursor = context.get("epoch"), context.get("cursor")
         return (epoch if isinstance(epoch, int) else 0, cursor if isinstance(cursor, int) else 0)
+
     return min(one, other, key=rank)
 
 
 def _is_stray(db: sqlite3.Connection, at: tuple[int, str]) -> bool:
-    return db.execute("SELECT 1 FROM rejoin_strays WHERE collection = ? AND id = ?",
-                      at).fetchone() is not None
+    return (
+        db.execute("SELECT 1 FROM rejoin_strays WHERE collection = ? AND id = ?", at).fetchone()
+        is not None
+    )
 
 
-def _whole_row(db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...],
-               edit: Edit) -> Edit:
+def _whole_row(
+    db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...], edit: Edit
+) -> Edit:
     """The server never took this row's insert: an edit of it sends the row as it stands now."""
     from rejoin.rows import read_row
 
@@ -162,16 +216,22 @@ def number(db: sqlite3.Connection, units: Iterable[Unit]) -> int:
     for unit in units:
         counter = counters.get(unit.space)
         if counter is None:
-            counter = int(db.execute("SELECT counter FROM rejoin_spaces WHERE no = ?",
-                                     (unit.space,)).fetchone()[0])
+            counter = int(
+                db.execute(
+                    "SELECT counter FROM rejoin_spaces WHERE no = ?", (unit.space,)
+                ).fetchone()[0]
+            )
         for body in _bodies(unit, counter):
             counter += 1
             rows.append((unit.space, counter, unit.at, body))
         counters[unit.space] = counter
     db.executemany(
-        "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)", rows)
-    db.executemany("UPDATE rejoin_spaces SET counter = ? WHERE no = ?",
-                   [(counter, no) for no, counter in counters.items()])
+        "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)", rows
+    )
+    db.executemany(
+        "UPDATE rejoin_spaces SET counter = ? WHERE no = ?",
+        [(counter, no) for no, counter in counters.items()],
+    )
     return len(rows)
 
 
@@ -191,8 +251,7 @@ def _bodies(unit: Unit, counter: int) -> Iterator[str]:
 
 def body_of(counter: int, context: JsonObject, at: int, ops: list[str]) -> str:
     """A change as it is sent, byte for byte, as often as it takes."""
-    return (f'{{"counter":{counter},"context":{compact(context)},"at":{at},'
-            f'"ops":[{",".join(ops)}]}}')
+    return f'{{"counter":{counter},"context":{compact(context)},"at":{at},"ops":[{",".join(ops)}]}}'
 
 
 def renumbered(body: str, counter: int, clock: JsonObject) -> str:

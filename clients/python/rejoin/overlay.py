@@ -14,7 +14,7 @@ from rejoin.edits import Op
 from rejoin.values import Json, JsonObject, canonical, sort_elements
 
 
-@dataclass
+@dataclass(slots=True)
 class Delta:
     """A record of an answer: what changed of it after the cursor."""
 
@@ -28,7 +28,7 @@ class Delta:
     replace: bool
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """What the server last said of a record. `fields` is None where it doesn't live."""
 

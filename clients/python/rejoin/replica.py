@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rejoin import collections
-from rejoin.collections import Collection
 from rejoin.edits import Op
 from rejoin.overlay import Delta, Record, shown
 from rejoin.rows import Write
@@ -22,7 +21,7 @@ At = tuple[int, str]
 """(collection number, record id)"""
 
 
-@dataclass
+@dataclass(slots=True)
 class Touched:
     """A record in hand. `only`: the fields whose columns are to be written, None for all."""
 
@@ -52,8 +51,12 @@ class Replica:
         self._pending: dict[At, list[Op]] | None = None
 
     def _has_records(self, no: int) -> bool:
-        return self._db.execute("SELECT 1 FROM rejoin_records WHERE collection = ? LIMIT 1",
-                                (no,)).fetchone() is not None
+        return (
+            self._db.execute(
+                "SELECT 1 FROM rejoin_records WHERE collection = ? LIMIT 1", (no,)
+            ).fetchone()
+            is not None
+        )
 
     def number(self, name: str) -> int:
         """A collection's number, made on first sight."""
@@ -69,11 +72,25 @@ class Replica:
         """A record's kept state, loaded once."""
         one = self.touched.get(at)
         if one is None:
-            row = None if at[0] in self._empty else self._db.execute(
-                "SELECT position, fields, conflicts, documents FROM rejoin_records"
-                " WHERE collection = ? AND id = ?", at).fetchone()
-            record = Record() if row is None else Record(
-                json.loads(row[1]), json.loads(row[2] or "{}"), json.loads(row[3] or "{}"), row[0])
+            row = (
+                None
+                if at[0] in self._empty
+                else self._db.execute(
+                    "SELECT position, fields, conflicts, documents FROM rejoin_records"
+                    " WHERE collection = ? AND id = ?",
+                    at,
+                ).fetchone()
+            )
+            record = (
+                Record()
+                if row is None
+                else Record(
+                    json.loads(row[1]),
+                    json.loads(row[2]) if row[2] else {},
+                    json.loads(row[3]) if row[3] else {},
+                    row[0],
+                )
+            )
             one = self.touched[at] = Touched(record, row is not None)
         return one
 
@@ -88,7 +105,8 @@ class Replica:
             named = {(self.number(d.collection), d.id) for d in deltas}
             for no in self._numbers.values():
                 for (record_id,) in self._db.execute(
-                        "SELECT id FROM rejoin_records WHERE collection = ?", (no,)).fetchall():
+                    "SELECT id FROM rejoin_records WHERE collection = ?", (no,)
+                ).fetchall():
                     if (no, record_id) not in named:
                         one = self.touch((no, record_id))
                         one.record = Record()
@@ -103,7 +121,9 @@ class Replica:
         one.record.fold(op)
         kinds = self.homes[no].kinds
         if kinds:
-            one.must_show(set(kinds))  # shown as every device shows it: sets sorted, no NULL counter
+            one.must_show(
+                set(kinds)
+            )  # shown as every device shows it: sets sorted, no NULL counter
 
     def show(self, at: At) -> None:
         """Have a record's row written anew, whole."""
@@ -126,7 +146,9 @@ class Replica:
             if not one.show or not home.tracked:
                 continue
             pending = self.pending(at)
-            fields, whole = shown(one.record.fields, pending)
+            fields, whole = (
+                shown(one.record.fields, pending) if pending else (one.record.fields, True)
+            )
             if not whole or (fields is None and at in strays):
                 continue
             only = None if pending or one.only is None else frozenset(one.only)
@@ -141,15 +163,23 @@ class Replica:
             if record.fields is None:
                 dead.append(at)
             else:
-                alive.append((*at, record.position, compact(record.fields),
-                              compact(record.conflicts) if record.conflicts else None,
-                              compact(record.documents) if record.documents else None))
+                alive.append(
+                    (
+                        *at,
+                        record.position,
+                        compact(record.fields),
+                        compact(record.conflicts) if record.conflicts else None,
+                        compact(record.documents) if record.documents else None,
+                    )
+                )
             if one.known or record.conflicts:
                 index.append(at)
         self._db.executemany("DELETE FROM rejoin_records WHERE collection = ? AND id = ?", dead)
         self._db.executemany(
             "INSERT OR REPLACE INTO rejoin_records (collection, id, position, fields, conflicts,"
-            " documents) VALUES (?, ?, ?, ?, ?, ?)", alive)
+            " documents) VALUES (?, ?, ?, ?, ?, ?)",
+            alive,
+        )
         self._index(index)
 
     def _index(self, ats: Iterable[At]) -> None:
@@ -157,8 +187,7 @@ class Replica:
         some = self._db.execute("SELECT 1 FROM rejoin_conflicts LIMIT 1").fetchone() is not None
         for at in ats:
             if some:
-                self._db.execute(
-                    "DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ?", at)
+                self._db.execute("DELETE FROM rejoin_conflicts WHERE collection = ? AND id = ?", at)
             conflicts = self.touched[at].record.conflicts
             home = self.homes[at[0]]
             key = home.row_key(at[1]) if conflicts and home.tracked else None
@@ -166,11 +195,16 @@ class Replica:
                 continue
             settled = {name for op in self.pending(at) for name in _written(op)}
             row_key = self._db.execute(
-                "SELECT " + " || ',' || ".join(["quote(?)"] * len(key)), key).fetchone()[0]
+                "SELECT " + " || ',' || ".join(["quote(?)"] * len(key)), key
+            ).fetchone()[0]
             self._db.executemany(
                 "INSERT OR REPLACE INTO rejoin_conflicts VALUES (?, ?, ?, ?, ?)",
-                [(at[0], row_key, name, at[1], compact(siblings))
-                 for name, siblings in conflicts.items() if name not in settled])
+                [
+                    (at[0], row_key, name, at[1], compact(siblings))
+                    for name, siblings in conflicts.items()
+                    if name not in settled
+                ],
+            )
 
 
 def _written(op: Op) -> JsonObject:
@@ -181,7 +215,8 @@ def _written(op: Op) -> JsonObject:
 def open_ops(db: sqlite3.Connection, space: int) -> Iterable[Op]:
     """Own operations not folded and not rejected, in order."""
     for (body,) in db.execute(
-            "SELECT body FROM rejoin_changes WHERE space = ? AND folded = 0"
-            " AND state <> 'rejected' ORDER BY counter",
-            (space,)):
+        "SELECT body FROM rejoin_changes WHERE space = ? AND folded = 0"
+        " AND state <> 'rejected' ORDER BY counter",
+        (space,),
+    ):
         yield from json.loads(body)["ops"]

@@ -91,19 +91,28 @@ class Status:
     def __str__(self) -> str:
         who = f"Logged in as {self.email}" if self.logged_in else "Not logged in"
         lines = [f"{who}{f' at {self.server}' if self.server else ''}."]
-        lines.append(f"Last synced {when(self.last_sync_at)}." if self.last_sync_at
-                     else "Never synced.")
-        lines.append("Nothing is waiting to be sent." if not self.pending else
-                     f"{_count(self.pending, 'change')} waiting to be sent,"
-                     f" the oldest since {when(self.oldest_pending_at)}.")
+        lines.append(
+            f"Last synced {when(self.last_sync_at)}." if self.last_sync_at else "Never synced."
+        )
+        lines.append(
+            "Nothing is waiting to be sent."
+            if not self.pending
+            else f"{_count(self.pending, 'change')} waiting to be sent,"
+            f" the oldest since {when(self.oldest_pending_at)}."
+        )
         if self.last_error:
             lines.append(f"Last trouble, {when(self.last_error_at)}: {self.last_error}")
-        lines += [f"Space {s.id}: {s.state}{f' - {s.error}' if s.error else ''}"
-                  for s in self.spaces if s.state not in ("new", "synced")]
+        lines += [
+            f"Space {s.id}: {s.state}{f' - {s.error}' if s.error else ''}"
+            for s in self.spaces
+            if s.state not in ("new", "synced")
+        ]
         if self.conflicts:
             lines.append(f"{_count(self.conflicts, 'cell')} in conflict: see conflicts.")
-        lines += [f"Refused: change {r.counter} of {when(r.at)}: {r.detail} ({r.code})"
-                  for r in self.refused]
+        lines += [
+            f"Refused: change {r.counter} of {when(r.at)}: {r.detail} ({r.code})"
+            for r in self.refused
+        ]
         lines += [f"Kept aside: {a.table} {a.id}: {a.reason}" for a in self.aside]
         lines += self.troubles
         return "\n".join(lines)
@@ -126,29 +135,45 @@ def when(at_ms: int | None) -> str:
 def status(db: sqlite3.Connection) -> Status:
     """Reads only, so it may be called inside a transaction; that one's edits are not counted."""
     numbered, oldest = db.execute(
-        "SELECT count(*), min(at) FROM rejoin_changes WHERE state = 'pending'").fetchone()
+        "SELECT count(*), min(at) FROM rejoin_changes WHERE state = 'pending'"
+    ).fetchone()
     recorded, recorded_at = db.execute(
         "SELECT count(DISTINCT CASE grp WHEN 0 THEN 'at ' || at ELSE grp END), min(at)"
-        " FROM rejoin_ops WHERE kind <> 'r'").fetchone()
+        " FROM rejoin_ops WHERE kind <> 'r'"
+    ).fetchone()
     last_sync, last_error_at = get_meta(db, "last_sync_at"), get_meta(db, "last_error_at")
     return Status(
-        server=get_meta(db, "server"), email=get_meta(db, "email"),
-        device_id=get_meta(db, "device_id"), logged_in=get_meta(db, "access_token") is not None,
+        server=get_meta(db, "server"),
+        email=get_meta(db, "email"),
+        device_id=get_meta(db, "device_id"),
+        logged_in=get_meta(db, "access_token") is not None,
         pending=numbered + recorded,
         oldest_pending_at=min((t for t in (oldest, recorded_at) if t is not None), default=None),
         last_sync_at=int(last_sync) if last_sync else None,
         last_error=get_meta(db, "last_error"),
         last_error_at=int(last_error_at) if last_error_at else None,
         conflicts=db.execute("SELECT count(*) FROM rejoin_conflicts").fetchone()[0],
-        spaces=_spaces(db), refused=refused(db), aside=_aside(db),
-        troubles=[str(r[0]) for r in db.execute("SELECT text FROM rejoin_troubles ORDER BY at")])
+        spaces=_spaces(db),
+        refused=refused(db),
+        aside=_aside(db),
+        troubles=[str(r[0]) for r in db.execute("SELECT text FROM rejoin_troubles ORDER BY at")],
+    )
 
 
 def _spaces(db: sqlite3.Connection) -> list[SpaceStatus]:
     made = []
     for space in spaces.read_all(db):
-        state = ("withdrawn" if space.withdrawn else "failing" if space.error
-                 else "read only" if space.read_only else "synced" if space.pulled else "new")
+        state = (
+            "withdrawn"
+            if space.withdrawn
+            else "failing"
+            if space.error
+            else "read only"
+            if space.read_only
+            else "synced"
+            if space.pulled
+            else "new"
+        )
         waiting = spaces.pending(db, space.no)
         words = space.error
         if space.read_only and waiting and not words:
@@ -161,19 +186,33 @@ def refused(db: sqlite3.Connection) -> list[Refused]:
     """The refused changes that were not dismissed."""
     made = []
     for space, device, counter, at, body, error in db.execute(
-            "SELECT s.id, r.device, r.counter, r.at, r.body, r.error FROM rejoin_refused AS r"
-            " JOIN rejoin_spaces AS s ON s.no = r.space ORDER BY r.at, r.counter"):
+        "SELECT s.id, r.device, r.counter, r.at, r.body, r.error FROM rejoin_refused AS r"
+        " JOIN rejoin_spaces AS s ON s.no = r.space ORDER BY r.at, r.counter"
+    ):
         told = json.loads(error)
-        made.append(Refused(space, device, counter, at, str(told.get("code", "")),
-                            str(told.get("detail", "")), json.loads(body)["ops"]))
+        made.append(
+            Refused(
+                space,
+                device,
+                counter,
+                at,
+                str(told.get("code", "")),
+                str(told.get("detail", "")),
+                json.loads(body)["ops"],
+            )
+        )
     return made
 
 
 def _aside(db: sqlite3.Connection) -> list[Aside]:
-    return [Aside(*row) for row in db.execute(
-        "SELECT s.id, c.name, a.id, a.reason, a.since FROM rejoin_aside AS a"
-        " JOIN rejoin_collections AS c ON c.no = a.collection"
-        " JOIN rejoin_spaces AS s ON s.no = c.space ORDER BY a.since, c.name, a.id")]
+    return [
+        Aside(*row)
+        for row in db.execute(
+            "SELECT s.id, c.name, a.id, a.reason, a.since FROM rejoin_aside AS a"
+            " JOIN rejoin_collections AS c ON c.no = a.collection"
+            " JOIN rejoin_spaces AS s ON s.no = c.space ORDER BY a.since, c.name, a.id"
+        )
+    ]
 
 
 def conflicts(db: sqlite3.Connection) -> list[Conflict]:
@@ -182,15 +221,28 @@ def conflicts(db: sqlite3.Connection) -> list[Conflict]:
     names = {space.no: space.id for space in spaces.read_all(db)}
     made = []
     for no, record_id, column, text in db.execute(
-            "SELECT collection, id, field, siblings FROM rejoin_conflicts"
-            " ORDER BY collection, id, field"):
+        "SELECT collection, id, field, siblings FROM rejoin_conflicts"
+        " ORDER BY collection, id, field"
+    ):
         home = homes[no]
         siblings = tuple(
-            Sibling(from_json(s.get("value")), str(s.get("device", "")), s.get("at"),
-                    s.get("position")) for s in json.loads(text))
-        fields = db.execute("SELECT fields FROM rejoin_records WHERE collection = ? AND id = ?",
-                            (no, record_id)).fetchone()
+            Sibling(
+                from_json(s.get("value")), str(s.get("device", "")), s.get("at"), s.get("position")
+            )
+            for s in json.loads(text)
+        )
+        fields = db.execute(
+            "SELECT fields FROM rejoin_records WHERE collection = ? AND id = ?", (no, record_id)
+        ).fetchone()
         shown = json.loads(fields[0]).get(column) if fields else None
-        made.append(Conflict(names[home.space], home.name, home.row_key(record_id) or (record_id,),
-                             column, from_json(shown), siblings))
+        made.append(
+            Conflict(
+                names[home.space],
+                home.name,
+                home.row_key(record_id) or (record_id,),
+                column,
+                from_json(shown),
+                siblings,
+            )
+        )
     return made

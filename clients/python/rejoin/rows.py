@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from rejoin.collections import Collection
+from rejoin.errors import TrackingError
 from rejoin.shape import Column, Shape, quote, read_shape
-from rejoin.values import Json, JsonObject, SqlValue, from_json
+from rejoin.values import PLAIN, Json, JsonObject, SqlValue, from_json
 
 Key = tuple[SqlValue, ...]
 
@@ -29,8 +31,10 @@ def read_row(db: sqlite3.Connection, home: Collection, key: Key) -> dict[str, Sq
 
 def _read(db: sqlite3.Connection, shape: Shape, key: Key) -> dict[str, SqlValue] | None:
     names = [*shape.key, *(c.name for c in shape.columns)]
-    row = db.execute(f"SELECT {', '.join(map(quote, names))} FROM {quote(shape.table)}"
-                     f" WHERE {_where(shape)}", key).fetchone()
+    row = db.execute(
+        f"SELECT {', '.join(map(quote, names))} FROM {quote(shape.table)} WHERE {_where(shape)}",
+        key,
+    ).fetchone()
     return None if row is None else dict(zip(names, row, strict=True))
 
 
@@ -42,6 +46,8 @@ def column_value(column: Column, fields: JsonObject) -> tuple[bool, SqlValue]:
     """Whether a field says what the column holds, and what. Counters start at 0, sets at []."""
     if column.name in fields:
         value: Json = fields[column.name]
+        if type(value) in PLAIN:
+            return True, cast("SqlValue", value)
     elif column.kind == "counter":
         value = 0
     elif column.kind == "set":
@@ -51,7 +57,19 @@ def column_value(column: Column, fields: JsonObject) -> tuple[bool, SqlValue]:
     return True, from_json(value)
 
 
-@dataclass(frozen=True)
+def insert_sql(shape: Shape, names: Sequence[str]) -> str:
+    """An insert of these columns, or an update of the row that stands there already."""
+    sets = ", ".join(f"{quote(n)} = excluded.{quote(n)}" for n in names)
+    every = [*shape.key, *names]
+    return (
+        f"INSERT OR ABORT INTO {quote(shape.table)} ({', '.join(map(quote, every))})"
+        f" VALUES ({', '.join('?' * len(every))})"
+        f" ON CONFLICT ({', '.join(map(quote, shape.key))})"
+        f" DO {f'UPDATE SET {sets}' if sets else 'NOTHING'}"
+    )
+
+
+@dataclass(slots=True)
 class Write:
     """What a row shall be. fields None: gone. only: the fields to write; None: the whole row."""
 
@@ -69,33 +87,28 @@ class Writer:
     def __init__(self, db: sqlite3.Connection, homes: Iterable[Collection]) -> None:
         self._db = db
         self._shapes: dict[int, Shape | None] = {}
+        self._inserts: dict[tuple[int, tuple[str, ...]], str] = {}
         for home in homes:
             self._shapes[home.no] = self._shape(home)
         self.deleted: dict[int, dict[str, tuple[Key, dict[str, SqlValue]]]] = {}
         """Rows taken away, by collection and id: what it takes to put one back."""
 
     def _shape(self, home: Collection) -> Shape | None:
-        from rejoin.errors import TrackingError
-
         if home.kinds is None:
             return None
         try:
-            return read_shape(self._db, home.name, {})
+            shape = read_shape(self._db, home.name, {})
         except TrackingError:
             return None  # the app dropped the table; the records are kept
+        kinds = home.kinds
+        return replace(
+            shape,
+            columns=tuple(replace(c, kind=kinds.get(c.name, "register")) for c in shape.columns),
+        )
 
     def shape(self, home: Collection) -> Shape | None:
         """The table as it is now; None where there is none."""
-        shape = self._shapes.get(home.no)
-        if shape is None or home.kinds is None:
-            return shape
-        kinds = home.kinds
-        if any(c.kind != kinds.get(c.name, "register") for c in shape.columns):
-            shape = Shape(shape.table, shape.key, shape.key_is_text, tuple(
-                Column(c.name, kinds.get(c.name, "register"), c.default, c.typed)
-                for c in shape.columns), shape.uniques)
-            self._shapes[home.no] = shape
-        return shape
+        return self._shapes.get(home.no)
 
     def write(self, writes: Sequence[Write]) -> list[tuple[Write, str]]:
         """Writes all that can be written; returns what was refused, with SQLite's own words."""
@@ -137,8 +150,9 @@ class Writer:
             while done < len(rows):
                 taken = 0
 
-                def feed(start: int, batch: list[tuple[Write, list[SqlValue]]] = rows
-                         ) -> Iterable[list[SqlValue]]:
+                def feed(
+                    start: int, batch: list[tuple[Write, list[SqlValue]]] = rows
+                ) -> Iterable[list[SqlValue]]:
                     nonlocal taken
                     for _, values in batch[start:]:
                         taken += 1
@@ -155,22 +169,23 @@ class Writer:
 
     def _insert_sql(self, one: Write) -> tuple[str, list[SqlValue]]:
         shape = self.shape(one.home)
-        key = one.home.row_key(one.id) if shape else None
         if shape is None:
             return "", []
+        key = one.home.row_key(one.id)
         if key is None:
             raise ValueError(f"the id {one.id!r} fits no primary key of this table")
-        names, values = list(shape.key), list(key)
+        names, values = [], list(key)
+        fields = one.fields or {}
         for column in shape.columns:
-            given, value = column_value(column, one.fields or {})
+            given, value = column_value(column, fields)
             if given:
                 names.append(column.name)
                 values.append(value)
-        sets = ", ".join(f"{quote(n)} = excluded.{quote(n)}" for n in names[len(key):])
-        action = f"UPDATE SET {sets}" if sets else "NOTHING"
-        return (f"INSERT OR ABORT INTO {quote(shape.table)} ({', '.join(map(quote, names))})"
-                f" VALUES ({', '.join('?' * len(names))})"
-                f" ON CONFLICT ({', '.join(map(quote, shape.key))}) DO {action}", values)
+        known = (one.home.no, tuple(names))
+        sql = self._inserts.get(known)
+        if sql is None:
+            sql = self._inserts[known] = insert_sql(shape, names)
+        return sql, values
 
     def _one(self, one: Write) -> None:
         shape = self.shape(one.home)
@@ -207,10 +222,16 @@ class Writer:
             if given:
                 values.append(value)
         if not names:
-            return self._db.execute(f"SELECT 1 FROM {quote(shape.table)} WHERE {_where(shape)}",
-                                    key).fetchone() is not None
-        done = self._db.execute(f"UPDATE OR ABORT {quote(shape.table)} SET {', '.join(names)}"
-                                f" WHERE {_where(shape)}", (*values, *key))
+            return (
+                self._db.execute(
+                    f"SELECT 1 FROM {quote(shape.table)} WHERE {_where(shape)}", key
+                ).fetchone()
+                is not None
+            )
+        done = self._db.execute(
+            f"UPDATE OR ABORT {quote(shape.table)} SET {', '.join(names)} WHERE {_where(shape)}",
+            (*values, *key),
+        )
         return done.rowcount > 0
 
     def _together(self, refused: list[tuple[Write, str]]) -> list[tuple[Write, str]]:
@@ -219,7 +240,8 @@ class Writer:
         alive = [w for w, _ in refused if w.fields is not None]
         kept = {no: dict(rows) for no, rows in self.deleted.items()}
         failed = self._each(Write(w.home, w.id, None) for w in alive) or self._each(
-            Write(w.home, w.id, w.fields) for w in alive)
+            Write(w.home, w.id, w.fields) for w in alive
+        )
         if failed or len(alive) < len(refused):
             self._db.execute("ROLLBACK TO rejoin_together")
         self._db.execute("RELEASE rejoin_together")
@@ -228,15 +250,15 @@ class Writer:
 
     def put_back(self, home: Collection, record_id: str) -> None:
         """Undoes a delete of this transaction, for rows here that still need the row."""
-        key, row = self.deleted[home.no].pop(record_id)
-        shape = self._shapes[home.no]
-        assert shape is not None
-        self._db.execute(f"INSERT OR ABORT INTO {quote(shape.table)}"
-                         f" ({', '.join(map(quote, row))}) VALUES ({', '.join('?' * len(row))})",
-                         tuple(row.values()))
+        _, row = self.deleted[home.no].pop(record_id)
+        self._db.execute(
+            f"INSERT OR ABORT INTO {quote(home.name)}"
+            f" ({', '.join(map(quote, row))}) VALUES ({', '.join('?' * len(row))})",
+            tuple(row.values()),
+        )
 
 
 def _still_open(db: sqlite3.Connection, error: sqlite3.Error) -> None:
-    """A RAISE(ROLLBACK) of the app, a full disk: then the whole transaction is gone, and must be."""
+    """A RAISE(ROLLBACK) of the app, a full disk: then the whole transaction is gone."""
     if not db.in_transaction or isinstance(error, sqlite3.ProgrammingError):
         raise error

@@ -32,7 +32,8 @@ INSERT OR IGNORE INTO rejoin_state VALUES (1, 0, 0, 0, 0);
 CREATE TABLE IF NOT EXISTS rejoin_spaces (
   no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, role TEXT, epoch INTEGER,
   cursor INTEGER NOT NULL DEFAULT 0, clock TEXT, pull_cursor INTEGER NOT NULL DEFAULT 0,
-  counter INTEGER NOT NULL DEFAULT 0, discarded INTEGER, page TEXT, replacing INTEGER NOT NULL DEFAULT 0,
+  counter INTEGER NOT NULL DEFAULT 0, discarded INTEGER, page TEXT,
+  replacing INTEGER NOT NULL DEFAULT 0,
   withdrawn INTEGER NOT NULL DEFAULT 0, read_only INTEGER NOT NULL DEFAULT 0,
   error TEXT, synced_at INTEGER, head INTEGER);
 
@@ -110,8 +111,10 @@ def create(db: sqlite3.Connection) -> None:
     if known:
         stored = get_meta(db, "format")
         if stored is not None and int(stored) > FORMAT:
-            raise RejoinError(f"This file was written by a newer Rejoin (format {stored});"
-                              f" this one reads format {FORMAT}. Update the app.")
+            raise RejoinError(
+                f"This file was written by a newer Rejoin (format {stored});"
+                f" this one reads format {FORMAT}. Update the app."
+            )
         if stored is not None:
             return
     db.execute("BEGIN IMMEDIATE")

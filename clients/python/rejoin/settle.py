@@ -51,11 +51,15 @@ def _still(db: sqlite3.Connection, asked: Space) -> bool:
 def _stage(db: sqlite3.Connection, asked: Space, answer: SpaceAnswer) -> None:
     if answer.page is None:
         return
-    db.execute("INSERT INTO rejoin_staged (space, records) VALUES (?, ?)",
-               (asked.no, compact(answer.raw_records)))
-    db.execute("UPDATE rejoin_spaces SET page = ?, head = ?, error = NULL,"
-               " replacing = max(replacing, ?) WHERE no = ?",
-               (answer.page, answer.head, answer.reset, asked.no))
+    db.execute(
+        "INSERT INTO rejoin_staged (space, records) VALUES (?, ?)",
+        (asked.no, compact(answer.raw_records)),
+    )
+    db.execute(
+        "UPDATE rejoin_spaces SET page = ?, head = ?, error = NULL,"
+        " replacing = max(replacing, ?) WHERE no = ?",
+        (answer.page, answer.head, answer.reset, asked.no),
+    )
 
 
 def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -> list[str]:
@@ -65,21 +69,35 @@ def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -
     give_back(db, no, answer.accepted + 1)
     refused = []
     for counter, problem in answer.rejected:
-        row = db.execute("SELECT body FROM rejoin_changes WHERE space = ? AND counter = ?"
-                         " AND state <> 'rejected'", (no, counter)).fetchone()
+        row = db.execute(
+            "SELECT body FROM rejoin_changes WHERE space = ? AND counter = ?"
+            " AND state <> 'rejected'",
+            (no, counter),
+        ).fetchone()
         if row:
             refused.append(str(row[0]))
             refuse(db, no, counter, problem, now_ms)
     if db.execute("SELECT 1 FROM rejoin_deletes LIMIT 1").fetchone():
-        bodies = [str(r[0]) for r in db.execute(
-            "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-            " AND counter <= ?", (no, answer.accepted))]
+        bodies = [
+            str(r[0])
+            for r in db.execute(
+                "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+                " AND counter <= ?",
+                (no, answer.accepted),
+            )
+        ]
         _forget_deletes(db, no, [*bodies, *refused])
-    db.execute("DELETE FROM rejoin_refused WHERE space = ? AND device = ? AND counter IN (SELECT"
-               " counter FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-               " AND counter <= ?)", (no, get_meta(db, "device_id"), no, answer.accepted))
-    db.execute("UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
-               " AND state = 'pending' AND counter <= ?", (now_ms, no, answer.accepted))
+    db.execute(
+        "DELETE FROM rejoin_refused WHERE space = ? AND device = ? AND counter IN (SELECT"
+        " counter FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+        " AND counter <= ?)",
+        (no, get_meta(db, "device_id"), no, answer.accepted),
+    )
+    db.execute(
+        "UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
+        " AND state = 'pending' AND counter <= ?",
+        (now_ms, no, answer.accepted),
+    )
     db.execute("UPDATE rejoin_spaces SET discarded = NULL, withdrawn = 0 WHERE no = ?", (no,))
     return refused
 
@@ -91,18 +109,24 @@ def _forget_deletes(db: sqlite3.Connection, no: int, bodies: Iterable[str]) -> N
                 db.execute(
                     "DELETE FROM rejoin_deletes WHERE id = ? AND collection ="
                     " (SELECT no FROM rejoin_collections WHERE space = ? AND name = ?)",
-                    (op["id"], no, op["collection"]))
+                    (op["id"], no, op["collection"]),
+                )
 
 
 def refuse(db: sqlite3.Connection, no: int, counter: int, problem: Problem, now_ms: int) -> None:
     """A change that will never be applied: it keeps its number, and is listed whole."""
     device = get_meta(db, "device_id") or ""
     error = {**problem.whole, "code": problem.code, "detail": problem.detail}
-    db.execute("INSERT OR REPLACE INTO rejoin_refused SELECT space, ?, counter, at, body, ?"
-               " FROM rejoin_changes WHERE space = ? AND counter = ?",
-               (device, compact(error), no, counter))
-    db.execute("UPDATE rejoin_changes SET state = 'rejected', folded = 1, decided_at = ?"
-               " WHERE space = ? AND counter = ?", (now_ms, no, counter))
+    db.execute(
+        "INSERT OR REPLACE INTO rejoin_refused SELECT space, ?, counter, at, body, ?"
+        " FROM rejoin_changes WHERE space = ? AND counter = ?",
+        (device, compact(error), no, counter),
+    )
+    db.execute(
+        "UPDATE rejoin_changes SET state = 'rejected', folded = 1, decided_at = ?"
+        " WHERE space = ? AND counter = ?",
+        (now_ms, no, counter),
+    )
 
 
 def give_back(db: sqlite3.Connection, no: int, expected: int) -> None:
@@ -110,13 +134,20 @@ def give_back(db: sqlite3.Connection, no: int, expected: int) -> None:
 
     What this device no longer has is named as discarded.
     """
-    lost = db.execute("SELECT count(*) FROM rejoin_changes WHERE space = ? AND counter >= ?"
-                      " AND state <> 'pending'", (no, expected)).fetchone()[0]
+    lost = db.execute(
+        "SELECT count(*) FROM rejoin_changes WHERE space = ? AND counter >= ?"
+        " AND state <> 'pending'",
+        (no, expected),
+    ).fetchone()[0]
     if lost:
-        db.execute("UPDATE rejoin_changes SET state = 'pending', decided_at = NULL"
-                   " WHERE space = ? AND counter >= ? AND state <> 'pending'", (no, expected))
-    have = db.execute("SELECT min(counter) FROM rejoin_changes WHERE space = ? AND counter >= ?",
-                      (no, expected)).fetchone()[0]
+        db.execute(
+            "UPDATE rejoin_changes SET state = 'pending', decided_at = NULL"
+            " WHERE space = ? AND counter >= ? AND state <> 'pending'",
+            (no, expected),
+        )
+    have = db.execute(
+        "SELECT min(counter) FROM rejoin_changes WHERE space = ? AND counter >= ?", (no, expected)
+    ).fetchone()[0]
     counter = spaces.read(db, no).counter
     first = have if have is not None else counter + 1
     if first > expected:
@@ -142,7 +173,8 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -
     db, no = frame.db, asked.no
     staged: list[Delta] = []
     for (records,) in db.execute(
-            "SELECT records FROM rejoin_staged WHERE space = ? ORDER BY n", (no,)):
+        "SELECT records FROM rejoin_staged WHERE space = ? ORDER BY n", (no,)
+    ):
         page = parse(records)
         staged += [read_delta(r) for r in (page if isinstance(page, list) else [])]
     replacing = asked.replacing or answer.reset
@@ -152,22 +184,32 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -
     else:
         for op in _accepted_ops(db, no):
             frame.replica.fold(op)
-        db.execute("UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'accepted'"
-                   " AND folded = 0", (no,))
+        db.execute(
+            "UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'accepted'"
+            " AND folded = 0",
+            (no,),
+        )
     frame.replica.take_all([*staged, *answer.records], replacing=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
     db.execute(
-        "UPDATE rejoin_spaces SET epoch = ?, cursor = ?, pull_cursor = ?, clock = NULL, page = NULL,"
-        " replacing = 0, withdrawn = 0, error = NULL, synced_at = ?, head = ? WHERE no = ?",
-        (answer.epoch, answer.cursor, answer.cursor, now_ms, answer.head, no))
-    db.execute("DELETE FROM rejoin_changes WHERE space = ? AND state = 'accepted' AND folded = 1"
-               " AND (decided_at < ? OR counter <= ?)",
-               (no, now_ms - KEEP_MS, asked.counter - KEEP_CHANGES))
+        "UPDATE rejoin_spaces SET epoch = ?, cursor = ?, pull_cursor = ?, clock = NULL,"
+        " page = NULL, replacing = 0, withdrawn = 0,"
+        " error = NULL, synced_at = ?, head = ? WHERE no = ?",
+        (answer.epoch, answer.cursor, answer.cursor, now_ms, answer.head, no),
+    )
+    db.execute(
+        "DELETE FROM rejoin_changes WHERE space = ? AND state = 'accepted' AND folded = 1"
+        " AND (decided_at < ? OR counter <= ?)",
+        (no, now_ms - KEEP_MS, asked.counter - KEEP_CHANGES),
+    )
 
 
 def _accepted_ops(db: sqlite3.Connection, no: int) -> Iterable[Op]:
-    for (body,) in db.execute("SELECT body FROM rejoin_changes WHERE space = ?"
-                              " AND state = 'accepted' AND folded = 0 ORDER BY counter", (no,)):
+    for (body,) in db.execute(
+        "SELECT body FROM rejoin_changes WHERE space = ?"
+        " AND state = 'accepted' AND folded = 0 ORDER BY counter",
+        (no,),
+    ):
         yield from json.loads(body)["ops"]
 
 
@@ -184,8 +226,9 @@ def withdraw(db: sqlite3.Connection, space: Space, problem: Problem, now_ms: int
     Changes that were never sent are listed as refused, whole.
     """
     with applying(db, space.no, now_ms) as frame:
-        for (counter,) in db.execute("SELECT counter FROM rejoin_changes WHERE space = ?"
-                                     " AND state = 'pending'", (space.no,)).fetchall():
+        for (counter,) in db.execute(
+            "SELECT counter FROM rejoin_changes WHERE space = ? AND state = 'pending'", (space.no,)
+        ).fetchall():
             refuse(db, space.no, counter, problem, now_ms)
         for home in frame.replica.homes.values():
             if home.space != space.no:
@@ -195,9 +238,12 @@ def withdraw(db: sqlite3.Connection, space: Space, problem: Problem, now_ms: int
             for table in ("records", "conflicts", "aside", "strays", "deletes"):
                 db.execute(f"DELETE FROM rejoin_{table} WHERE collection = ?", (home.no,))
         db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
-        db.execute("UPDATE rejoin_spaces SET withdrawn = 1, epoch = NULL, cursor = 0,"
-                   " pull_cursor = 0, clock = NULL, page = NULL, replacing = 1, synced_at = NULL"
-                   " WHERE no = ?", (space.no,))
+        db.execute(
+            "UPDATE rejoin_spaces SET withdrawn = 1, epoch = NULL, cursor = 0,"
+            " pull_cursor = 0, clock = NULL, page = NULL, replacing = 1, synced_at = NULL"
+            " WHERE no = ?",
+            (space.no,),
+        )
 
 
 def sealed(db: sqlite3.Connection) -> None:

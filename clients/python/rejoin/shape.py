@@ -13,7 +13,7 @@ from rejoin.values import SqlValue, id_to_key, key_to_id
 Kind = Literal["register", "counter", "set"]
 KINDS: tuple[Kind, ...] = ("register", "counter", "set")
 KEY_COLUMNS_MAX = 8
-"""So many native key values fit a row of `rejoin_ops`; a longer key is better replaced by a UUID."""
+"""So many native key values fit a row of `rejoin_ops`; a longer key had better be a UUID."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def read_shape(db: sqlite3.Connection, table: str, kinds: Mapping[str, str]) -> 
     """The shape of `table` (its name as it was declared). Raises TrackingError in words."""
     found = db.execute(
         "SELECT name, type, sql FROM sqlite_master WHERE name = ? COLLATE NOCASE"
-        " AND type IN ('table', 'view')", (table,)).fetchone()
+        " AND type IN ('table', 'view')",
+        (table,),
+    ).fetchone()
     if found is None:
         raise TrackingError(f"There is no table {table!r} in this database.")
     name, kind, sql = cast("tuple[str, str, str]", tuple(found))
@@ -86,18 +88,32 @@ def read_shape(db: sqlite3.Connection, table: str, kinds: Mapping[str, str]) -> 
         raise TrackingError(
             f"The table {name!r} has no primary key, so its rows have no identity that another"
             f" device could know them by. Declare one, for example id TEXT PRIMARY KEY filled"
-            f" with a UUID, by making the table anew and copying its rows.")
+            f" with a UUID, by making the table anew and copying its rows."
+        )
     if len(key_rows) > KEY_COLUMNS_MAX:
-        raise TrackingError(f"The primary key of {name!r} has {len(key_rows)} columns;"
-                            f" at most {KEY_COLUMNS_MAX} can be synchronised.")
+        raise TrackingError(
+            f"The primary key of {name!r} has {len(key_rows)} columns;"
+            f" at most {KEY_COLUMNS_MAX} can be synchronised."
+        )
     key = tuple(str(r[1]) for r in key_rows)
     _check_kinds(name, kinds, {str(r[1]) for r in rows} - set(key))
     columns = tuple(
-        Column(str(r[1]), cast(Kind, kinds.get(str(r[1]), "register")),
-               None if r[4] is None else str(r[4]), affinity(str(r[2])) != "BLOB")
-        for r in rows if not r[5] and r[6] == 0)  # hidden 2, 3: generated, so derived everywhere
-    return Shape(name, key, tuple(affinity(str(r[2])) == "TEXT" for r in key_rows), columns,
-                 _uniques(db, name))
+        Column(
+            str(r[1]),
+            cast("Kind", kinds.get(str(r[1]), "register")),
+            None if r[4] is None else str(r[4]),
+            affinity(str(r[2])) != "BLOB",
+        )
+        for r in rows
+        if not r[5] and r[6] == 0
+    )  # hidden 2, 3: generated, so derived everywhere
+    return Shape(
+        name,
+        key,
+        tuple(affinity(str(r[2])) == "TEXT" for r in key_rows),
+        columns,
+        _uniques(db, name),
+    )
 
 
 def _check_kinds(table: str, kinds: Mapping[str, str], columns: set[str]) -> None:

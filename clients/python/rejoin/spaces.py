@@ -35,8 +35,10 @@ class Space:
         return self.synced_at is not None
 
 
-_COLUMNS = ("no, id, name, role, epoch, cursor, pull_cursor, counter, discarded, page, replacing,"
-            " withdrawn, read_only, error, synced_at")
+_COLUMNS = (
+    "no, id, name, role, epoch, cursor, pull_cursor, counter, discarded, page, replacing,"
+    " withdrawn, read_only, error, synced_at"
+)
 
 
 def _space(row: tuple[object, ...]) -> Space:
@@ -47,7 +49,9 @@ def _space(row: tuple[object, ...]) -> Space:
 
 
 def read(db: sqlite3.Connection, no: int) -> Space:
-    return _space(db.execute(f"SELECT {_COLUMNS} FROM rejoin_spaces WHERE no = ?", (no,)).fetchone())
+    return _space(
+        db.execute(f"SELECT {_COLUMNS} FROM rejoin_spaces WHERE no = ?", (no,)).fetchone()
+    )
 
 
 def read_all(db: sqlite3.Connection) -> list[Space]:
@@ -62,12 +66,16 @@ def number_of(db: sqlite3.Connection, space_id: str) -> int:
     row = db.execute("SELECT no FROM rejoin_spaces WHERE id = ?", (space_id,)).fetchone()
     if row is None:
         number_of(db, PERSONAL)  # row 1 stays the personal space's, whatever comes first
-        row = db.execute("INSERT INTO rejoin_spaces (id) VALUES (?) RETURNING no",
-                         (space_id,)).fetchone()
+        row = db.execute(
+            "INSERT INTO rejoin_spaces (id) VALUES (?) RETURNING no", (space_id,)
+        ).fetchone()
     return int(row[0])
 
 
 def pending(db: sqlite3.Connection, no: int) -> int:
     """Numbered changes that the server has not decided yet."""
-    return int(db.execute("SELECT count(*) FROM rejoin_changes WHERE space = ?"
-                          " AND state = 'pending'", (no,)).fetchone()[0])
+    return int(
+        db.execute(
+            "SELECT count(*) FROM rejoin_changes WHERE space = ? AND state = 'pending'", (no,)
+        ).fetchone()[0]
+    )

@@ -22,19 +22,25 @@ from rejoin.triggers import Place, build
 from rejoin.values import JsonObject, SqlValue, to_json
 
 
-def track(db: sqlite3.Connection, table: str, space_id: str, kinds: Mapping[str, str],
-          now_ms: int) -> int:
+def track(
+    db: sqlite3.Connection, table: str, space_id: str, kinds: Mapping[str, str], now_ms: int
+) -> int:
     """Tracks a table in a space. Returns how many rows that stood in it became changes."""
     shape = read_shape(db, table, kinds)
     if shape.table.lower().startswith(("rejoin_", "sqlite_", "_rejoin")):
         raise TrackingError(f"{shape.table!r} is not a table of the app.")
     space = spaces.number_of(db, space_id)
-    other = db.execute("SELECT s.id FROM rejoin_collections AS c JOIN rejoin_spaces AS s"
-                       " ON s.no = c.space WHERE c.name = ? AND c.kinds IS NOT NULL"
-                       " AND c.space <> ?", (shape.table, space)).fetchone()
+    other = db.execute(
+        "SELECT s.id FROM rejoin_collections AS c JOIN rejoin_spaces AS s"
+        " ON s.no = c.space WHERE c.name = ? AND c.kinds IS NOT NULL"
+        " AND c.space <> ?",
+        (shape.table, space),
+    ).fetchone()
     if other:
-        raise TrackingError(f"{shape.table!r} already belongs to the space {other[0]!r};"
-                            f" a table belongs to one space.")
+        raise TrackingError(
+            f"{shape.table!r} already belongs to the space {other[0]!r};"
+            f" a table belongs to one space."
+        )
     no = collections.number_of(db, space, shape.table)
     before = collections.read_all(db)[no]
     if before.tracked and _stands(db, shape, Place(no, space)):
@@ -53,9 +59,12 @@ def track(db: sqlite3.Connection, table: str, space_id: str, kinds: Mapping[str,
 
 def untrack(db: sqlite3.Connection, table: str) -> None:
     """Removes the triggers of a table, say before a column is dropped."""
-    for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"
-                              " AND tbl_name = ? COLLATE NOCASE AND name LIKE 'rejoin\\_%'"
-                              " ESCAPE '\\'", (table,)).fetchall():
+    for (name,) in db.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        " AND tbl_name = ? COLLATE NOCASE AND name LIKE 'rejoin\\_%'"
+        " ESCAPE '\\'",
+        (table,),
+    ).fetchall():
         db.execute(f"DROP TRIGGER {quote(name)}")
 
 
@@ -69,8 +78,10 @@ def _stands(db: sqlite3.Connection, shape: Shape, place: Place) -> bool:
     have: dict[str, str] = {}
     youngest_other, oldest_own = 0, 1 << 62
     for rowid, name, sql in db.execute(
-            "SELECT rowid, name, sql FROM sqlite_master WHERE type = 'trigger'"
-            " AND tbl_name = ? COLLATE NOCASE", (shape.table,)):
+        "SELECT rowid, name, sql FROM sqlite_master WHERE type = 'trigger'"
+        " AND tbl_name = ? COLLATE NOCASE",
+        (shape.table,),
+    ):
         if str(name).startswith("rejoin_"):
             have[name] = sql
             oldest_own = min(oldest_own, rowid)
@@ -91,8 +102,12 @@ def _rows(db: sqlite3.Connection, shape: Shape) -> Iterator[tuple[SqlValue, ...]
 
 
 def _kept(db: sqlite3.Connection, no: int) -> dict[str, JsonObject]:
-    return {record_id: json.loads(fields) for record_id, fields in db.execute(
-        "SELECT id, fields FROM rejoin_records WHERE collection = ?", (no,))}
+    return {
+        record_id: json.loads(fields)
+        for record_id, fields in db.execute(
+            "SELECT id, fields FROM rejoin_records WHERE collection = ?", (no,)
+        )
+    }
 
 
 def _adopt(frame: Applying, home: Collection, shape: Shape) -> int:
@@ -107,9 +122,13 @@ def _adopt(frame: Applying, home: Collection, shape: Shape) -> int:
     seen = set()
     for row in _rows(db, shape):
         if None in row[:width]:
-            db.execute("INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)", (
-                f"A row of {shape.table!r} has NULL in its primary key and stays on this device"
-                f" only.", frame.now_ms))
+            db.execute(
+                "INSERT OR REPLACE INTO rejoin_troubles VALUES (?, ?)",
+                (
+                    f"A row of {shape.table!r} has NULL in its primary key and stays here only.",
+                    frame.now_ms,
+                ),
+            )
             continue
         record_id = home.record_id(row[:width])
         seen.add(record_id)
@@ -133,19 +152,28 @@ def _adopt(frame: Applying, home: Collection, shape: Shape) -> int:
 
 
 def _context(db: sqlite3.Connection, space: int) -> JsonObject:
-    return context_of(*db.execute("SELECT epoch, cursor, clock FROM rejoin_spaces WHERE no = ?",
-                                  (space,)).fetchone())
+    return context_of(
+        *db.execute(
+            "SELECT epoch, cursor, clock FROM rejoin_spaces WHERE no = ?", (space,)
+        ).fetchone()
+    )
 
 
-def _row_ops(home: Collection, shape: Shape, record_id: str, values: tuple[SqlValue, ...],
-             kept: JsonObject | None) -> list[Op]:
+def _row_ops(
+    home: Collection,
+    shape: Shape,
+    record_id: str,
+    values: tuple[SqlValue, ...],
+    kept: JsonObject | None,
+) -> list[Op]:
     kinds: dict[str, str] = {c.name: c.kind for c in shape.columns}
     edit = Edit("insert" if kept is None else "update")
     for column, value in zip(shape.columns, values, strict=True):
         if column.kind == "counter":
             before = (kept or {}).get(column.name)
             edit.counts[column.name] = (value if isinstance(value, int | float) else 0) - (
-                before if isinstance(before, int | float) else 0)
+                before if isinstance(before, int | float) else 0
+            )
         elif kept is None or column.kind == "set" or kept.get(column.name) != to_json(value):
             edit.values[column.name] = value
     return to_ops(edit, home.name, record_id, kinds)
@@ -166,13 +194,16 @@ def _fill_columns(frame: Applying, home: Collection, shape: Shape, added: list[s
     written = " OR ".join(f"{quote(c.name)} IS NOT ({c.default or 'NULL'})" for c in columns)
     units = []
     for row in db.execute(f"SELECT {names} FROM {quote(shape.table)} WHERE {written}").fetchall():
-        record_id = home.record_id(tuple(row[:len(shape.key)]))
+        record_id = home.record_id(tuple(row[: len(shape.key)]))
         known = kept.get(record_id, {})
         values: dict[str, SqlValue] = {
-            c.name: v for c, v in zip(columns, row[len(shape.key):], strict=True)
-            if c.name not in known}
+            c.name: v
+            for c, v in zip(columns, row[len(shape.key) :], strict=True)
+            if c.name not in known
+        }
         if values:
-            ops = to_ops(Edit("update", values), home.name, record_id,
-                         {c.name: c.kind for c in columns})
+            ops = to_ops(
+                Edit("update", values), home.name, record_id, {c.name: c.kind for c in columns}
+            )
             units.append(Unit(home.space, frame.now_ms, _context(db, home.space), ops))
     number(db, units)

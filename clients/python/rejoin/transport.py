@@ -46,8 +46,14 @@ class HttpAnswer:
 class Http(Protocol):
     """One blocking request. Raises OSError where no answer came."""
 
-    def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None,
-                timeout_s: float) -> HttpAnswer: ...
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+    ) -> HttpAnswer: ...
 
 
 class Urllib3:
@@ -59,14 +65,25 @@ class Urllib3:
         self.bytes_down = 0
         self.round_trips = 0
 
-    def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None,
-                timeout_s: float) -> HttpAnswer:
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+    ) -> HttpAnswer:
         self.round_trips += 1
         self.bytes_up += len(body or b"")
         try:
             answer = self._pool.request(
-                method, url, body=body, headers=dict(headers), redirect=False,
-                timeout=urllib3.Timeout(connect=10.0, read=timeout_s))
+                method,
+                url,
+                body=body,
+                headers=dict(headers),
+                redirect=False,
+                timeout=urllib3.Timeout(connect=10.0, read=timeout_s),
+            )
         except urllib3.exceptions.HTTPError as error:
             raise ConnectionError(str(error)) from error
         named = {name.lower(): value for name, value in answer.headers.items()}
@@ -81,8 +98,14 @@ class Urllib3:
 class Session:
     """Requests in the name of this device. Tokens live in the app's file, nowhere else."""
 
-    def __init__(self, db: sqlite3.Connection, server: str, http: Http,
-                 sleep: Callable[[float], None], rand: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        server: str,
+        http: Http,
+        sleep: Callable[[float], None],
+        rand: Callable[[], float],
+    ) -> None:
         self._db = db
         self._server = server.rstrip("/")
         self._http = http
@@ -118,7 +141,8 @@ class Session:
             if renewed or problem.code in REVOKED:
                 raise NotLoggedIn(
                     f"The server no longer knows this login ({problem.code or 401}:"
-                    f" {problem.detail}). Your data and pending changes are kept; log in again.")
+                    f" {problem.detail}). Your data and pending changes are kept; log in again."
+                )
             self._renew_once(token)
         return self._read(answer)
 
@@ -128,10 +152,14 @@ class Session:
             if get_meta(self._db, "access_token") != token:
                 return
             now = int(self._db.execute("SELECT strftime('%s', 'now')").fetchone()[0])
-            if self._db.execute(
+            if (
+                self._db.execute(
                     "INSERT INTO rejoin_meta VALUES ('renewing_until', ?) ON CONFLICT (key)"
                     " DO UPDATE SET value = excluded.value WHERE value < ?",
-                    (now + RENEW_LEASE_S, now)).rowcount > 0:
+                    (now + RENEW_LEASE_S, now),
+                ).rowcount
+                > 0
+            ):
                 break
             self._sleep(1.0)
         try:
@@ -147,8 +175,14 @@ class Session:
             email, device_id = get_meta(self._db, "email"), get_meta(self._db, "device_id")
             if not (self.password and email and device_id):
                 raise
-            answer = self._tried("POST", "/v1/auth/login", compact(
-                {"email": email, "password": self.password, "device_id": device_id}).encode(), None)
+            answer = self._tried(
+                "POST",
+                "/v1/auth/login",
+                compact(
+                    {"email": email, "password": self.password, "device_id": device_id}
+                ).encode(),
+                None,
+            )
             if answer.status >= 400:
                 raise
             self.keep(as_object(self._read(answer)))
@@ -158,20 +192,27 @@ class Session:
         refresh = get_meta(self._db, "refresh_token")
         if refresh is None:
             raise NotLoggedIn("This device is not logged in; log in first.")
-        answer = self._tried("POST", "/v1/auth/refresh",
-                             compact({"refresh_token": refresh}).encode(), None)
+        answer = self._tried(
+            "POST", "/v1/auth/refresh", compact({"refresh_token": refresh}).encode(), None
+        )
         if answer.status in (400, 401, 403, 409, 422):
             problem = _problem(answer)
             raise NotLoggedIn(
                 f"The login of this device has ended ({problem.code or answer.status}:"
-                f" {problem.detail}). Your data and pending changes are kept; log in again.")
+                f" {problem.detail}). Your data and pending changes are kept; log in again."
+            )
         self.keep(as_object(self._read(answer)))
 
     def keep(self, tokens: JsonObject) -> None:
         """Stores a pair of tokens in one statement."""
-        self._db.executemany("INSERT OR REPLACE INTO rejoin_meta VALUES (?, ?)", [
-            (name, as_text(tokens[name])) for name in ("access_token", "refresh_token")
-            if tokens.get(name)])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO rejoin_meta VALUES (?, ?)",
+            [
+                (name, as_text(tokens[name]))
+                for name in ("access_token", "refresh_token")
+                if tokens.get(name)
+            ],
+        )
 
     def forget(self) -> None:
         """Drops the tokens; data and pending changes stay."""
@@ -179,8 +220,11 @@ class Session:
         set_meta(self._db, "refresh_token", None)
 
     def _tried(self, method: str, path: str, body: bytes | None, token: str | None) -> HttpAnswer:
-        headers = {"Accept": "application/json", "Accept-Encoding": _encodings(),
-                   "User-Agent": "rejoin-python/0.1"}
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": _encodings(),
+            "User-Agent": "rejoin-python/0.1",
+        }
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if body is not None:
@@ -204,7 +248,9 @@ class Session:
                 break
             bound = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt)
             self._sleep(max(asked, bound * self._rand()))
-        raise Offline(f"No answer from {self._server}: {trouble}. Nothing is lost; try again later.")
+        raise Offline(
+            f"No answer from {self._server}: {trouble}. Nothing is lost; try again later."
+        )
 
     def _read(self, answer: HttpAnswer) -> Json:
         if answer.status >= 400:
@@ -215,8 +261,9 @@ class Session:
         try:
             return parse(answer.body)
         except (ValueError, RecursionError) as error:
-            raise RejoinError(f"{self._server} did not answer in JSON; is it a Rejoin server?"
-                              ) from error
+            raise RejoinError(
+                f"{self._server} did not answer in JSON; is it a Rejoin server?"
+            ) from error
 
 
 def _encodings() -> str:

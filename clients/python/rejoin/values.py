@@ -24,9 +24,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Union, cast
 
-Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
+Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]  # noqa: UP007  # recursive
 JsonObject = dict[str, Json]
-SqlValue = Union[None, int, float, str, bytes]
+SqlValue = int | float | str | bytes | None
+
+PLAIN = frozenset({str, float, type(None)})
+"""Types that are the same in JSON and in SQLite, whatever the value (but for ±Infinity)."""
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_ESCAPE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
@@ -38,23 +43,25 @@ def compact(value: Json) -> str:
     Invalid UTF-8 in SQLite is read as lone surrogates. Written as escapes they reach the server,
     which refuses that one change with `invalid_text`, and the queue behind it moves on.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _ENCODE(value)
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return _ESCAPE(value)
     return text
 
 
 def parse(text: str | bytes) -> Json:
     """The inverse of `compact`. Raises ValueError."""
-    return cast(Json, json.loads(text))
+    return cast("Json", json.loads(text))
 
 
 def to_json(value: SqlValue) -> Json:
     """One SQLite value as it travels."""
+    if type(value) is str or type(value) is int or value is None:
+        return value
     if isinstance(value, bytes):
         return {"$blob": base64.b64encode(value).decode()}
     if isinstance(value, float) and math.isinf(value):
@@ -64,6 +71,8 @@ def to_json(value: SqlValue) -> Json:
 
 def from_json(value: Json) -> SqlValue:
     """One travelling value as SQLite stores it. Never fails: the unknown becomes JSON text."""
+    if type(value) in PLAIN:
+        return cast("SqlValue", value)
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
@@ -94,10 +103,13 @@ def key_to_id(key: Sequence[SqlValue], text_affinity: Sequence[bool]) -> str:
         if isinstance(value, int):
             if not text_affinity[0]:
                 return str(value)
-        elif isinstance(value, str) and value and not value.startswith("["):
-            if text_affinity[0] or not _reads_as_integer(value):
-                return value
+        elif isinstance(value, str) and _stands_alone(value, text=text_affinity[0]):
+            return value
     return compact([to_json(value) for value in key])
+
+
+def _stands_alone(value: str, *, text: bool) -> bool:
+    return bool(value) and value[0] != "[" and (text or not _reads_as_integer(value))
 
 
 def id_to_key(record_id: str, text_affinity: Sequence[bool]) -> tuple[SqlValue, ...] | None:
@@ -121,15 +133,18 @@ def _reads_as_integer(text: str) -> bool:
 
 
 def canonical(value: Json) -> str:
-    """RFC 8785 text of a value, integers written exactly: the identity and order of set elements."""
+    """RFC 8785 text, integers written exactly: the identity and the order of set elements."""
     if isinstance(value, float):
         return _es6_number(value)
     if isinstance(value, list):
         return "[" + ",".join(map(canonical, value)) + "]"
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
-        return "{" + ",".join(f"{json.dumps(n, ensure_ascii=False)}:{canonical(value[n])}"
-                              for n in names) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(n, ensure_ascii=False)}:{canonical(value[n])}" for n in names)
+            + "}"
+        )
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer
 
 import rejoin
-
-TASKS = ("CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT, done INTEGER, body BLOB, anything,"
-         " votes INTEGER DEFAULT 0, tags TEXT)")
-Maker = Callable[..., rejoin.Database]
+from tests.device import TASK_KINDS, TASKS, Maker
+from tests.fake_server import FakeServer
 
 
 @pytest.fixture
@@ -26,18 +23,23 @@ def device(tmp_path: Path, server: FakeServer) -> Iterator[Maker]:
     """A function that opens a device: logged in, with `tasks` tracked, unless told otherwise."""
     made: list[rejoin.Database] = []
 
-    def make(name: str = "a", sql: str = TASKS, table: str = "tasks", login: bool = True,
-             **kinds: str) -> rejoin.Database:
+    def make(
+        name: str = "a", sql: str = TASKS, table: str = "tasks", login: bool = True, **kinds: str
+    ) -> rejoin.Database:
         pauses: list[float] = []
-        db = rejoin.open(tmp_path / f"{name}.sqlite", "http://fake", http=server,
-                         sleep=pauses.append, rand=lambda: 0.5)
+        db = rejoin.open(
+            tmp_path / f"{name}.sqlite",
+            "http://fake",
+            http=server,
+            sleep=pauses.append,
+            rand=lambda: 0.5,
+        )
         made.append(db)
         if login:
             db.login("ada@example.org", "secret")
         if sql:
             db.connection.executescript(sql)
-            db.track(table, **(kinds or (
-                {"votes": "counter", "tags": "set"} if sql is TASKS else {})))
+            db.track(table, kinds=kinds or (TASK_KINDS if sql is TASKS else {}))
         return db
 
     yield make

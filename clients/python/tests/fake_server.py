@@ -1,7 +1,7 @@
 """A server for the device's own tests: one account, answers by the protocol's shapes, no merging.
 
 It knows dots, positions, field-level deltas, pages and rejections; the last write of a field wins.
-What it can't do by itself a test scripts: `script(space answer → space answer)` for the next answer,
+What it can't do by itself a test scripts: `scripts` change or replace the next answers of a space,
 `fail` for the next requests. Conflicts, forks and gaps are said, not computed.
 """
 
@@ -42,8 +42,14 @@ class FakeServer:
 
     # ---- HTTP
 
-    def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None,
-                timeout_s: float) -> HttpAnswer:
+    def request(  # noqa: C901  # one branch for each path
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+    ) -> HttpAnswer:
         assert timeout_s > 0
         if self.fail:
             failure = self.fail.pop(0)
@@ -66,17 +72,35 @@ class FakeServer:
             return _problem(401, "token_expired", "The token has expired.")
         if path == "sync":
             self.requests.append(asked)
-            answer = {"server_time": 0, "spaces": {
-                space: self._answer(self.access[token], part)
-                for space, part in asked["spaces"].items()}}
+            answer = {
+                "server_time": 0,
+                "spaces": {
+                    space: self._answer(self.access[token], part)
+                    for space, part in asked["spaces"].items()
+                },
+            }
             if self.lose_answers:
                 self.lose_answers -= 1
                 raise ConnectionError("the answer was lost")
             return _said(200, answer)
         if path.startswith("spaces/") and "/log" in path:
-            return _said(200, {"epoch": self.epoch, "head": self.head, "changes": [
-                {"position": n, "device": d, "counter": c["counter"], "at": c["at"],
-                 "ops": c["ops"]} for n, (d, c) in enumerate(self.changes, 1)]})
+            return _said(
+                200,
+                {
+                    "epoch": self.epoch,
+                    "head": self.head,
+                    "changes": [
+                        {
+                            "position": n,
+                            "device": d,
+                            "counter": c["counter"],
+                            "at": c["at"],
+                            "ops": c["ops"],
+                        }
+                        for n, (d, c) in enumerate(self.changes, 1)
+                    ],
+                },
+            )
         return _problem(404, "not_found", f"no {method} {path}")
 
     def close(self) -> None:
@@ -93,8 +117,13 @@ class FakeServer:
     def _tokens(self, device: str) -> Answer:
         access = f"access {device} {self.refreshed} {len(self.logins)}"
         self.access[access] = device
-        return {"access_token": access, "refresh_token": f"refresh {device} {self.refreshed}",
-                "device_id": device, "personal_space": SPACE, "expires_in": 900}
+        return {
+            "access_token": access,
+            "refresh_token": f"refresh {device} {self.refreshed}",
+            "device_id": device,
+            "personal_space": SPACE,
+            "expires_in": 900,
+        }
 
     # ---- one space
 
@@ -130,8 +159,10 @@ class FakeServer:
         self.commit({"counter": 0, "at": 0, "ops": list(ops)})
 
     def _apply(self, op: Any) -> None:
-        row = self.rows.setdefault((op["collection"], op["id"]), {
-            "fields": {}, "positions": {}, "deleted": True, "begun": 0, "position": 0})
+        row = self.rows.setdefault(
+            (op["collection"], op["id"]),
+            {"fields": {}, "positions": {}, "deleted": True, "begun": 0, "position": 0},
+        )
         row["position"] = self.head
         if op["op"] == "delete":
             row["deleted"] = True
@@ -166,16 +197,23 @@ class FakeServer:
             elif row["begun"] > cursor:
                 one |= {"replace": True, "fields": dict(row["fields"])}
             else:
-                one["fields"] = {n: row["fields"][n] for n, p in row["positions"].items()
-                                 if p > cursor}
+                one["fields"] = {
+                    n: row["fields"][n] for n, p in row["positions"].items() if p > cursor
+                }
             found.append(one)
         found.sort(key=lambda one: one["position"])
         start = int(part["page"]) if part.get("page") else 0
         end = start + self.page_records
         last = end >= len(found)
-        return {"epoch": self.epoch, "reset": False, "records": found[start:end], "clock": {},
-                "page": None if last else str(end), "head": self.head,
-                **({"cursor": self.head} if last else {})}
+        return {
+            "epoch": self.epoch,
+            "reset": False,
+            "records": found[start:end],
+            "clock": {},
+            "page": None if last else str(end),
+            "head": self.head,
+            **({"cursor": self.head} if last else {}),
+        }
 
 
 def _said(status: int, body: Answer) -> HttpAnswer:

@@ -1,4 +1,4 @@
-"""Remote changes in the app's tables: constraints, cascades, the app's triggers, columns to come."""
+"""Remote changes in the app's tables: constraints, cascades, triggers, columns to come."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import sqlite3
 from typing import Any
 
 import pytest
-from conftest import Maker
-from fake_server import FakeServer
 
 import rejoin
+from tests.device import Maker
+from tests.fake_server import FakeServer
 
-FAMILY = ("CREATE TABLE p (id INTEGER PRIMARY KEY, name TEXT);"
-          "CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p{})")
+FAMILY = (
+    "CREATE TABLE p (id INTEGER PRIMARY KEY, name TEXT);"
+    "CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p{})"
+)
 
 
 def op(kind: str, collection: str, record_id: object, **fields: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"op": kind, "collection": collection, "id": str(record_id)}
-    return made | ({"new": True, "fields": fields} if kind == "new" else {"fields": fields}
-                   if kind == "put" else {}) | ({"op": "put"} if kind == "new" else {})
+    return (
+        made
+        | (
+            {"new": True, "fields": fields}
+            if kind == "new"
+            else {"fields": fields}
+            if kind == "put"
+            else {}
+        )
+        | ({"op": "put"} if kind == "new" else {})
+    )
 
 
 def family(device: Maker, action: str = "") -> rejoin.Database:
@@ -41,7 +52,8 @@ def test_children_may_come_before_their_parents(device: Maker, server: FakeServe
 
 
 def test_a_child_without_parent_waits_aside_until_it_comes(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = family(device)
     server.write(op("new", "c", 1, p=7), op("new", "p", 1, name="x"), op("new", "c", 2, p=1))
     db.sync()
@@ -57,7 +69,8 @@ def test_a_child_without_parent_waits_aside_until_it_comes(
 
 
 def test_a_row_set_aside_is_tried_again_after_a_local_change(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = family(device)
     server.write(op("new", "c", 1, p=7))
     db.sync()
@@ -82,10 +95,15 @@ def test_parents_and_children_may_go_in_any_order(device: Maker, server: FakeSer
 
 
 def test_a_cascade_takes_no_row_that_the_server_still_has(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = family(device, " ON DELETE CASCADE")
-    server.write(op("new", "p", 1, name="x"), op("new", "c", 1, p=1), op("new", "p", 2, name="y"),
-                 op("new", "c", 2, p=1))
+    server.write(
+        op("new", "p", 1, name="x"),
+        op("new", "c", 1, p=1),
+        op("new", "p", 2, name="y"),
+        op("new", "c", 2, p=1),
+    )
     db.sync()
     server.write(op("put", "c", 2, p=2), op("delete", "p", 1))
     db.sync()
@@ -95,7 +113,8 @@ def test_a_cascade_takes_no_row_that_the_server_still_has(
 
 
 def test_a_deletion_that_an_untracked_table_forbids_waits_aside(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device(sql=FAMILY.format(""), table="p")
     server.write(op("new", "p", 1, name="x"), op("new", "p", 2, name="y"))
     db.sync()
@@ -111,11 +130,13 @@ def test_a_deletion_that_an_untracked_table_forbids_waits_aside(
 
 @pytest.mark.parametrize("clause", ["", " ON CONFLICT ROLLBACK", " ON CONFLICT REPLACE"])
 def test_a_unique_value_taken_here_sets_one_row_aside_not_the_others(
-        device: Maker, server: FakeServer, clause: str) -> None:
+    device: Maker, server: FakeServer, clause: str
+) -> None:
     db = device(sql=f"CREATE TABLE t (id TEXT PRIMARY KEY, slug TEXT UNIQUE{clause})", table="t")
     db.execute("INSERT INTO t VALUES ('mine', 's')")
-    server.write(op("new", "t", "a", slug="a"), op("new", "t", "b", slug="s"),
-                 op("new", "t", "c", slug="c"))
+    server.write(
+        op("new", "t", "a", slug="a"), op("new", "t", "b", slug="s"), op("new", "t", "c", slug="c")
+    )
     db.sync()
     assert [row[0] for row in all_of(db, "t")] == ["a", "c", "mine"]
     assert "UNIQUE" in db.status().aside[0].reason
@@ -134,8 +155,7 @@ def test_two_rows_may_swap_a_unique_value(device: Maker, server: FakeServer) -> 
     assert db.status().aside == []
 
 
-def test_a_check_refuses_one_row_and_its_old_state_stays(
-        device: Maker, server: FakeServer) -> None:
+def test_a_check_refuses_one_row_and_its_old_state_stays(device: Maker, server: FakeServer) -> None:
     db = device(sql="CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER CHECK (n > 0))", table="t")
     server.write(op("new", "t", "a", n=1), op("new", "t", "b", n=1), op("new", "t", "z", n=None))
     db.sync()
@@ -154,10 +174,12 @@ def test_ids_that_fit_no_key_are_set_aside(device: Maker, server: FakeServer) ->
 
 
 def test_the_apps_triggers_do_not_act_twice(device: Maker, server: FakeServer) -> None:
-    sql = ("CREATE TABLE l (id TEXT PRIMARY KEY, n INTEGER DEFAULT 0);"
-           "CREATE TABLE i (id TEXT PRIMARY KEY, l TEXT); CREATE TABLE seen (id TEXT);"
-           "CREATE TRIGGER count AFTER INSERT ON i BEGIN"
-           " UPDATE l SET n = n + 1 WHERE id = NEW.l; INSERT INTO seen VALUES (NEW.id); END;")
+    sql = (
+        "CREATE TABLE l (id TEXT PRIMARY KEY, n INTEGER DEFAULT 0);"
+        "CREATE TABLE i (id TEXT PRIMARY KEY, l TEXT); CREATE TABLE seen (id TEXT);"
+        "CREATE TRIGGER count AFTER INSERT ON i BEGIN"
+        " UPDATE l SET n = n + 1 WHERE id = NEW.l; INSERT INTO seen VALUES (NEW.id); END;"
+    )
     a = device("a", sql=sql, table="l", n="counter")
     b = device("b", sql=sql, table="l", n="counter")
     a.track("i")
@@ -172,7 +194,8 @@ def test_the_apps_triggers_do_not_act_twice(device: Maker, server: FakeServer) -
 
 
 def test_applying_is_not_recorded_and_silence_ends_with_it(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = family(device)
     server.write(op("new", "p", 1, name="x"))
     db.sync()
@@ -182,7 +205,8 @@ def test_applying_is_not_recorded_and_silence_ends_with_it(
 
 
 def test_an_error_while_applying_changes_nothing(
-        device: Maker, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    device: Maker, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db = family(device)
     server.write(op("new", "p", 1, name="x"))
     monkeypatch.setattr("rejoin.replica.Replica.store", lambda self: 1 / 0)
@@ -193,7 +217,8 @@ def test_an_error_while_applying_changes_nothing(
 
 
 def test_a_field_without_a_column_is_kept_until_the_column_appears(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device(sql="CREATE TABLE t (id TEXT PRIMARY KEY, x)", table="t")
     server.write(op("new", "t", "a", x=1, colour="red"), op("new", "t", "b", x=2))
     db.sync()
@@ -208,7 +233,8 @@ def test_a_field_without_a_column_is_kept_until_the_column_appears(
 
 
 def test_a_table_tracked_later_is_filled_from_what_came_before(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device(sql="CREATE TABLE t (id TEXT PRIMARY KEY, x)", table="t")
     server.write(op("new", "later", 1, y="yes"))
     db.sync()
@@ -227,7 +253,8 @@ def test_a_table_belongs_to_one_space(device: Maker) -> None:
 
 
 def test_a_dropped_table_is_reported_and_the_rest_goes_on(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = family(device)
     db.close()
     plain = sqlite3.connect(db.path)
@@ -243,26 +270,36 @@ def test_a_dropped_table_is_reported_and_the_rest_goes_on(
 def test_documents_are_kept_unread(device: Maker, server: FakeServer) -> None:
     db = family(device)
     server.write(op("new", "p", 1, name="x"))
-    server.scripts.append(lambda a: a | {"records": [
-        r | {"documents": {"body": "AAA="}} for r in a["records"]]})
+    server.scripts.append(
+        lambda a: a | {"records": [r | {"documents": {"body": "AAA="}} for r in a["records"]]}
+    )
     db.sync()
     assert all_of(db, "p") == [(1, "x")]
     assert db.execute("SELECT documents FROM rejoin_records WHERE id = '1'").fetchone() == (
-        '{"body":["AAA="]}',)
+        '{"body":["AAA="]}',
+    )
 
 
 def test_a_clone_gets_tables_kinds_and_indexes(device: Maker, server: FakeServer) -> None:
-    a = device("a", sql="CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER, tags TEXT);"
-                        " CREATE INDEX by_n ON t (n)", table="t", n="counter", tags="set")
+    a = device(
+        "a",
+        sql="CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER, tags TEXT);"
+        " CREATE INDEX by_n ON t (n)",
+        table="t",
+        n="counter",
+        tags="set",
+    )
     a.execute("INSERT INTO t VALUES ('x', 3, '[1]')")
     a.sync()
-    b = rejoin.clone(a.path.with_name("b.sqlite"), "http://fake", "ada@example.org", "secret",
-                     http=server)
+    b = rejoin.clone(
+        a.path.with_name("b.sqlite"), "http://fake", "ada@example.org", "secret", http=server
+    )
     assert all_of(b, "t") == [("x", 3, "[1]")]
     assert b.execute("SELECT name FROM sqlite_master WHERE name = 'by_n'").fetchone()
     b.execute("UPDATE t SET n = n + 1")
     assert b.log()[0]["ops"] == [
-        {"op": "increment", "collection": "t", "id": "x", "field": "n", "by": 1}]
+        {"op": "increment", "collection": "t", "id": "x", "field": "n", "by": 1}
+    ]
     b.sync()
     assert b.status().pending == 0
     b.close()

@@ -8,10 +8,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer
 
 import rejoin
 from rejoin.cli import main
+from tests.fake_server import FakeServer
 
 CHINOOK = os.environ.get("REJOIN_TEST_CHINOOK", "")
 
@@ -32,7 +32,8 @@ def account(*more: str) -> tuple[str, ...]:
 
 
 def test_a_file_is_attached_synced_and_cloned(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = str(tmp_path / "a.sqlite"), str(tmp_path / "b.sqlite")
     plain = sqlite3.connect(a)
     plain.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY, x); INSERT INTO t VALUES (1, 'y')")
@@ -50,8 +51,7 @@ def test_a_file_is_attached_synced_and_cloned(
     assert run(capsys, "conflicts", a) == "No conflicts.\n"
 
 
-def test_mistakes_are_answered_in_words(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_answered_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "none.sqlite")
     assert "There is no file" in run(capsys, "sync", missing, status=1)
     assert not Path(missing).exists()
@@ -66,7 +66,8 @@ def test_mistakes_are_answered_in_words(
 
 @pytest.mark.skipif(not CHINOOK, reason="REJOIN_TEST_CHINOOK names no chinook.sqlite")
 def test_all_of_chinook_arrives_on_a_second_device(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a, b = tmp_path / "a.sqlite", tmp_path / "b.sqlite"
     shutil.copyfile(CHINOOK, a)
     assert "15,607  rows of 11 tables" in run(capsys, "attach", str(a), *account("--signup"))

@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Lock, Thread
 
 import pytest
-from fake_server import FakeServer
 
 import rejoin
+from tests.fake_server import FakeServer
 
 KILLS = int(os.environ.get("REJOIN_TEST_KILLS", "6"))
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def address(server: FakeServer) -> Iterator[str]:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
             with lock:
-                answer = server.request("POST", self.path, self.headers, body, 1)
+                answer = server.request("POST", self.path, dict(self.headers), body, 1)
             self.send_response(answer.status)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
@@ -73,17 +73,19 @@ def address(server: FakeServer) -> Iterator[str]:
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_a_device_killed_at_random_moments_loses_and_doubles_nothing(
-        tmp_path: Path, server: FakeServer, address: str, journal: str) -> None:
+    tmp_path: Path, server: FakeServer, address: str, journal: str
+) -> None:
     path = tmp_path / "victim.sqlite"
     with rejoin.open(path, address) as db:
         db.login("ada@example.org", "secret")
         db.connection.executescript(
             f"PRAGMA journal_mode = {journal}; CREATE TABLE done (n INTEGER);"
             " INSERT INTO done VALUES (0);"
-            " CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT, votes INTEGER DEFAULT 0)")
+            " CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT, votes INTEGER DEFAULT 0)"
+        )
         db.track("tasks", votes="counter")
         db.execute("INSERT INTO tasks (id) VALUES ('all')")
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311  # not for secrets
     for _ in range(KILLS):
         _run_and_kill(path, address, chance)
         plain = sqlite3.connect(path)
@@ -97,16 +99,17 @@ def test_a_device_killed_at_random_moments_loses_and_doubles_nothing(
         assert db.execute("SELECT votes FROM tasks WHERE id = 'all'").fetchone() == (done,)
         assert server.rows["tasks", "all"]["fields"]["votes"] == done
         here = {row[0] for row in db.execute("SELECT id FROM tasks")}
-        assert here == {i for (t, i), r in server.rows.items()
-                        if t == "tasks" and not r["deleted"]}
+        assert here == {i for (t, i), r in server.rows.items() if t == "tasks" and not r["deleted"]}
         assert db.status().pending == 0
         assert db.status().aside == []
 
 
 def _run_and_kill(path: Path, address: str, chance: random.Random) -> None:
     with subprocess.Popen(
-            [sys.executable, "-c", VICTIM, str(path), address], stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(PACKAGE)}) as victim:
+        [sys.executable, "-c", VICTIM, str(path), address],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+    ) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"up\n"
         for _ in range(chance.randrange(3)):

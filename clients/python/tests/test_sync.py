@@ -6,11 +6,11 @@ import sqlite3
 from typing import Any
 
 import pytest
-from conftest import Maker
-from fake_server import SPACE, Answer, FakeServer
 
 import rejoin
 from rejoin.transport import HttpAnswer
+from tests.device import Maker
+from tests.fake_server import SPACE, Answer, FakeServer
 
 
 def rows(db: rejoin.Database, columns: str = "id, title, votes, tags") -> list[tuple[Any, ...]]:
@@ -20,6 +20,7 @@ def rows(db: rejoin.Database, columns: str = "id, title, votes, tags") -> list[t
 def instead(answer: Answer) -> Any:
     def instead(_: Answer) -> Answer:
         return answer
+
     return instead
 
 
@@ -58,21 +59,26 @@ def test_own_accepted_edits_need_not_come_back(device: Maker, server: FakeServer
 
 def test_pending_edits_are_shown_on_top_of_what_comes(device: Maker, server: FakeServer) -> None:
     db = device()
-    server.write(put("t1", title="theirs", done=0),
-                 {"op": "increment", "collection": "tasks", "id": "t1", "field": "votes", "by": 7},
-                 {"op": "add", "collection": "tasks", "id": "t1", "field": "tags",
-                  "values": ["x", "y"]})
+    server.write(
+        put("t1", title="theirs", done=0),
+        {"op": "increment", "collection": "tasks", "id": "t1", "field": "votes", "by": 7},
+        {"op": "add", "collection": "tasks", "id": "t1", "field": "tags", "values": ["x", "y"]},
+    )
     db.sync()
     late = rejoin.open(db.path, http=server)
 
     def meanwhile(answer: Answer) -> Answer:
         late.execute("UPDATE tasks SET title = 'mine', votes = votes + 1, tags = '[\"y\",\"z\"]'")
-        server.write({"op": "put", "collection": "tasks", "id": "t1",
-                      "fields": {"title": "theirs again", "done": 1}},
-                     {"op": "increment", "collection": "tasks", "id": "t1", "field": "votes",
-                      "by": 20},
-                     {"op": "add", "collection": "tasks", "id": "t1", "field": "tags",
-                      "values": ["w"]})
+        server.write(
+            {
+                "op": "put",
+                "collection": "tasks",
+                "id": "t1",
+                "fields": {"title": "theirs again", "done": 1},
+            },
+            {"op": "increment", "collection": "tasks", "id": "t1", "field": "votes", "by": 20},
+            {"op": "add", "collection": "tasks", "id": "t1", "field": "tags", "values": ["w"]},
+        )
         return answer | server._pull({"cursor": db.status().spaces[0].cursor})
 
     server.scripts.append(meanwhile)
@@ -97,7 +103,8 @@ def test_contexts_are_of_the_moment_of_the_edit(device: Maker, server: FakeServe
 
 
 def test_an_insert_over_an_own_unsent_deletion_takes_its_context(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
     db.sync()
@@ -118,7 +125,8 @@ def test_an_insert_over_an_own_unsent_deletion_takes_its_context(
 
 
 def test_a_lost_answer_makes_the_same_bytes_again_and_no_second_increment(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id, votes) VALUES ('t1', 1)")
     server.lose_answers = 2
@@ -130,7 +138,8 @@ def test_a_lost_answer_makes_the_same_bytes_again_and_no_second_increment(
 
 
 def test_a_refused_update_shows_the_servers_value_and_is_listed(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id, title, votes) VALUES ('t1', 'good', 1)")
     db.sync()
@@ -148,7 +157,8 @@ def test_a_refused_update_shows_the_servers_value_and_is_listed(
 
 
 def test_a_refused_new_row_stays_and_an_edit_sends_it_whole(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.sync()
     server.refuse = lambda c: {"code": "x", "detail": "No."} if "bad" in str(c) else None
@@ -176,8 +186,10 @@ def conflict(db: rejoin.Database, server: FakeServer) -> None:
     db.execute("INSERT INTO tasks (id, title) VALUES ('t1', 'mine')")
     db.sync()
     server.write({"op": "put", "collection": "tasks", "id": "t1", "fields": {"title": "theirs"}})
-    siblings = [{"value": "theirs", "device": "d2", "at": 2, "position": 9},
-                {"value": "mine", "device": "d1", "at": 1, "position": 8}]
+    siblings = [
+        {"value": "theirs", "device": "d2", "at": 2, "position": 9},
+        {"value": "mine", "device": "d1", "at": 1, "position": 8},
+    ]
 
     def add(answer: Answer) -> Answer:
         answer["records"][0]["conflicts"] = {"title": siblings}
@@ -188,25 +200,30 @@ def conflict(db: rejoin.Database, server: FakeServer) -> None:
 
 
 def test_conflicts_list_every_sibling_and_a_plain_update_settles_them(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     conflict(db, server)
     (one,) = db.conflicts()
     assert (one.table, one.key, one.column, one.shown) == ("tasks", ("t1",), "title", "theirs")
     assert [(s.value, s.device, s.at) for s in one.siblings] == [
-        ("theirs", "d2", 2), ("mine", "d1", 1)]
+        ("theirs", "d2", 2),
+        ("mine", "d1", 1),
+    ]
     db.execute("UPDATE tasks SET done = 1")
     assert len(db.conflicts()) == 1
     db.execute("UPDATE tasks SET title = 'theirs'")
     assert db.conflicts() == []
     db.sync()
     assert server.requests[-1]["spaces"][SPACE]["changes"][-1]["ops"][0]["fields"] == {
-        "title": "theirs"}
+        "title": "theirs"
+    }
     assert db.conflicts() == []
 
 
 def test_a_later_delta_without_siblings_clears_the_conflict(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     conflict(db, server)
     server.write({"op": "put", "collection": "tasks", "id": "t1", "fields": {"title": "settled"}})
@@ -216,7 +233,8 @@ def test_a_later_delta_without_siblings_clears_the_conflict(
 
 
 def test_pages_are_applied_together_and_resumed_after_a_restart(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     server.page_records = 2
     db = device()
     for i in range(5):
@@ -251,7 +269,8 @@ def test_a_bad_page_starts_again_from_the_cursor(device: Maker, server: FakeServ
 
 
 def test_a_reset_replaces_the_copy_and_keeps_what_is_pending(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id, title, votes) VALUES ('gone', 'x', 1), ('stays', 'y', 1)")
     db.sync()
@@ -262,9 +281,17 @@ def test_a_reset_replaces_the_copy_and_keeps_what_is_pending(
         late.execute("UPDATE tasks SET votes = votes + 1 WHERE id = 'stays'")
         late.execute("INSERT INTO tasks (id) VALUES ('new')")
         del server.rows["tasks", "gone"]
-        return answer | {"reset": True, "records": [
-            {"collection": "tasks", "id": "stays", "position": 1,
-             "fields": {"title": "restored", "votes": 40}}]}
+        return answer | {
+            "reset": True,
+            "records": [
+                {
+                    "collection": "tasks",
+                    "id": "stays",
+                    "position": 1,
+                    "fields": {"title": "restored", "votes": 40},
+                }
+            ],
+        }
 
     server.scripts.append(reset)
     server.rows["tasks", "stays"]["fields"] |= {"title": "restored", "votes": 40}
@@ -275,8 +302,9 @@ def test_a_reset_replaces_the_copy_and_keeps_what_is_pending(
 
 
 def test_replace_drops_what_is_not_there(device: Maker, server: FakeServer) -> None:
-    db = device(sql="CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT DEFAULT 'none', x)",
-                table="tasks")
+    db = device(
+        sql="CREATE TABLE tasks (id TEXT PRIMARY KEY, title TEXT DEFAULT 'none', x)", table="tasks"
+    )
     server.write(put("t1", title="a", x=1))
     db.sync()
     server.write({"op": "delete", "collection": "tasks", "id": "t1"})
@@ -295,11 +323,16 @@ def test_what_a_restored_server_lacks_is_given_back(device: Maker, server: FakeS
         del server.rows["tasks", f"t{i}"]
     server.counters[mine], server.epoch = 2, 2
     db.execute("INSERT INTO tasks (id, votes) VALUES ('t9', 1)")
-    server.scripts += [instead({"error": {"code": "counter_gap", "detail": "", "expected": 3}}),
-                       lambda a: a | {"reset": True} | {
-                           k: v for k, v in server._pull({"cursor": 0}).items() if k == "records"}]
+    server.scripts += [
+        instead({"error": {"code": "counter_gap", "detail": "", "expected": 3}}),
+        lambda a: (
+            a
+            | {"reset": True}
+            | {k: v for k, v in server._pull({"cursor": 0}).items() if k == "records"}
+        ),
+    ]
     db.sync()
-    assert [c["counter"] for c in server.requests[-1]["spaces"][SPACE]["changes"]][0] == 3
+    assert server.requests[-1]["spaces"][SPACE]["changes"][0]["counter"] == 3
     assert [row[2] for row in rows(db)] == [1, 1, 1, 1, 1]
     assert server.rows["tasks", "t3"]["fields"]["votes"] == 1
 
@@ -329,7 +362,8 @@ def test_what_is_no_longer_kept_is_named_as_discarded(device: Maker, server: Fak
 
 
 def test_a_fork_drops_what_is_known_and_renumbers_the_rest(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t0')")
     db.sync()
@@ -355,7 +389,8 @@ def test_a_fork_drops_what_is_known_and_renumbers_the_rest(
 
 
 def test_without_a_password_a_fork_asks_to_log_in_and_goes_on_then(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     device().close()
     db = device("a", sql="", login=False)
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
@@ -369,8 +404,7 @@ def test_without_a_password_a_fork_asks_to_log_in_and_goes_on_then(
     assert ("tasks", "t1") in server.rows
 
 
-def test_an_expired_token_is_renewed_and_decides_nothing(
-        device: Maker, server: FakeServer) -> None:
+def test_an_expired_token_is_renewed_and_decides_nothing(device: Maker, server: FakeServer) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
     server.expired |= set(server.access)
@@ -381,7 +415,8 @@ def test_an_expired_token_is_renewed_and_decides_nothing(
 
 
 def test_a_revoked_device_keeps_everything_and_says_what_to_do(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
     server.fail.append(HttpAnswer(401, {}, b'{"code":"device_revoked","detail":"Revoked."}'))
@@ -393,7 +428,8 @@ def test_a_revoked_device_keeps_everything_and_says_what_to_do(
 
 
 def test_a_withdrawn_space_takes_its_rows_along_and_records_no_deletion(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
     db.sync()
@@ -423,12 +459,16 @@ def test_a_viewer_keeps_pulling_and_its_own_edits_stay(device: Maker, server: Fa
 
 
 def test_troubles_of_the_network_are_retried_with_growing_pauses(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     pauses: list[float] = []
     patient = rejoin.open(db.path, http=server, sleep=pauses.append, rand=lambda: 1.0)
-    server.fail += [ConnectionError("down"), HttpAnswer(503, {"retry-after": "7"}, b""),
-                    HttpAnswer(502, {}, b"<html>")]
+    server.fail += [
+        ConnectionError("down"),
+        HttpAnswer(503, {"retry-after": "7"}, b""),
+        HttpAnswer(502, {}, b"<html>"),
+    ]
     patient.sync()
     assert pauses == [0.5, 7.0, 2.0]
     server.fail += [ConnectionError("down")] * 9
@@ -439,7 +479,8 @@ def test_troubles_of_the_network_are_retried_with_growing_pauses(
 
 
 def test_a_server_that_never_accepts_ends_in_words_not_in_a_loop(
-        device: Maker, server: FakeServer) -> None:
+    device: Maker, server: FakeServer
+) -> None:
     db = device()
     db.execute("INSERT INTO tasks (id) VALUES ('t1')")
     server.scripts += [lambda a: a | {"accepted": 0}] * 50

@@ -47,10 +47,21 @@ def test_two_keys_never_share_an_id(keys: list[SqlValue]) -> None:
     assert one != other
 
 
-@pytest.mark.parametrize(("key", "text", "record_id"), [
-    (["t1"], True, "t1"), (["12"], True, "12"), (["12"], False, '["12"]'), ([12], False, "12"),
-    (["012"], False, "012"), ([""], True, '[""]'), (["[1]"], True, '["[1]"]'),
-    ([1.5], False, "[1.5]"), ([b"\0\xff"], True, '[{"$blob":"AP8="}]'), ([-0], False, "0")])
+@pytest.mark.parametrize(
+    ("key", "text", "record_id"),
+    [
+        (["t1"], True, "t1"),
+        (["12"], True, "12"),
+        (["12"], False, '["12"]'),
+        ([12], False, "12"),
+        (["012"], False, "012"),
+        ([""], True, '[""]'),
+        (["[1]"], True, '["[1]"]'),
+        ([1.5], False, "[1.5]"),
+        ([b"\0\xff"], True, '[{"$blob":"AP8="}]'),
+        ([-0], False, "0"),
+    ],
+)
 def test_ids_are_as_documented(key: list[SqlValue], text: bool, record_id: str) -> None:
     assert key_to_id(key, [text]) == record_id
 
@@ -62,18 +73,39 @@ def test_composite_ids_are_arrays_and_keep_types() -> None:
     assert id_to_key("x", [False, True]) is None
 
 
-@pytest.mark.parametrize(("value", "stored"), [
-    (True, 1), (False, 0), ([1, "ä"], '[1,"ä"]'), ({"a": 1}, '{"a":1}'), (2**70, float(2**70)),
-    ({"$blob": "no base64!"}, '{"$blob":"no base64!"}'), ({"$real": "inf"}, float("inf")),
-    ('{"$blob": "AA=="}', '{"$blob": "AA=="}')])
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (True, 1),
+        (False, 0),
+        ([1, "ä"], '[1,"ä"]'),
+        ({"a": 1}, '{"a":1}'),
+        (2**70, float(2**70)),
+        ({"$blob": "no base64!"}, '{"$blob":"no base64!"}'),
+        ({"$real": "inf"}, float("inf")),
+        ('{"$blob": "AA=="}', '{"$blob": "AA=="}'),
+    ],
+)
 def test_what_other_clients_write_is_shown_somehow(value: object, stored: SqlValue) -> None:
     assert from_json(value) == stored  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (1.0, "1"), (1e21, "1e+21"), (1e-7, "1e-7"), (0.000001, "0.000001"), (1.5e-5, "0.000015"),
-    (1e16, "10000000000000000"), (2**63 - 1, "9223372036854775807"), (-0.0, "0"), (0.1, "0.1"),
-    ({"b": 1, "a": [None, True]}, '{"a":[null,true],"b":1}'), ("ü\n\x1f", '"ü\\n\\u001f"')])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1"),
+        (1e21, "1e+21"),
+        (1e-7, "1e-7"),
+        (0.000001, "0.000001"),
+        (1.5e-5, "0.000015"),
+        (1e16, "10000000000000000"),
+        (2**63 - 1, "9223372036854775807"),
+        (-0.0, "0"),
+        (0.1, "0.1"),
+        ({"b": 1, "a": [None, True]}, '{"a":[null,true],"b":1}'),
+        ("ü\n\x1f", '"ü\\n\\u001f"'),
+    ],
+)
 def test_elements_are_ordered_by_their_canonical_text(value: object, text: str) -> None:
     assert canonical(value) == text  # type: ignore[arg-type]
     assert sort_elements([value, value]) == [value]  # type: ignore[list-item]
