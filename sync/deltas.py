@@ -93,10 +93,11 @@ def delta(row: StoredRecord, cursor: int, names: Names, raw: bool) -> RecordDelt
     key = (row.collection, row.id, row.position)
     if row.deleted:
         return RecordDelta(*key, deleted=True)
-    if cursor == 0 and not row.conflicts:
-        return RecordDelta(*key, fields=msgspec.Raw(row.data) if raw else fitting(values_of(row)))
     packed = causality_of(row)
+    # At cursor 0 too: an earlier page of the same transfer may have brought the old row.
     whole = packed.whole > cursor
+    if cursor == 0 and raw and not row.conflicts:
+        return RecordDelta(*key, replace=whole, fields=msgspec.Raw(row.data))
     fields = _fields(row, packed, 0 if whole else cursor, raw)
     conflicts = _conflicts(row, packed, fields, names) if row.conflicts else {}
     return RecordDelta(*key, replace=whole, fields=fields, conflicts=conflicts)
