@@ -129,18 +129,18 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction that travels as one change. Inside another one it is part of that."""
         db = self.connection
-        if db.in_transaction:
+        inside = db.in_transaction
+        if inside and db.execute("SELECT grp FROM rejoin_state").fetchone()[0]:
             yield db
             return
-        db.execute("BEGIN IMMEDIATE")
+        db.execute("SAVEPOINT rejoin_inside" if inside else "BEGIN IMMEDIATE")
         try:
             db.execute("UPDATE rejoin_state SET last_grp = last_grp + 1, grp = last_grp + 1")
             yield db
             db.execute("UPDATE rejoin_state SET grp = 0")
-            db.execute("COMMIT")
+            db.execute("RELEASE rejoin_inside" if inside else "COMMIT")
         except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            _undo(db, inside)
             raise
 
     # ---- what is tracked
@@ -460,6 +460,13 @@ def _connect(path: str | os.PathLike[str], foreign_keys: bool) -> sqlite3.Connec
     db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
     return db
+
+
+def _undo(db: sqlite3.Connection, inside: bool) -> None:
+    if db.in_transaction:  # a constraint of the app's may have rolled it back already
+        db.execute("ROLLBACK TO rejoin_inside" if inside else "ROLLBACK")
+        if inside:
+            db.execute("RELEASE rejoin_inside")
 
 
 def _lenient(data: bytes) -> str:

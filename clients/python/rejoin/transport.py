@@ -130,21 +130,24 @@ class Session:
         return as_object(self._read(answer))
 
     def _with_token(self, method: str, path: str, body: bytes | None) -> Json:
-        for renewed in (False, True):
-            token = get_meta(self._db, "access_token")
-            if token is None:
-                raise NotLoggedIn("This device is not logged in; log in first.")
-            answer = self._tried(method, path, body, token)
-            if answer.status != 401:
-                break
-            problem = _problem(answer)
-            if renewed or problem.code in REVOKED:
-                raise NotLoggedIn(
-                    f"The server no longer knows this login ({problem.code or 401}:"
-                    f" {problem.detail}). Your data and pending changes are kept; log in again."
-                )
+        token = self._token()
+        answer = self._tried(method, path, body, token)
+        if answer.status == 401 and _problem(answer).code not in REVOKED:
             self._renew_once(token)
+            answer = self._tried(method, path, body, self._token())
+        if answer.status == 401:
+            problem = _problem(answer)
+            raise NotLoggedIn(
+                f"The server no longer knows this login ({problem.code or 401}: {problem.detail})."
+                f" Your data and pending changes are kept; log in again."
+            )
         return self._read(answer)
+
+    def _token(self) -> str:
+        token = get_meta(self._db, "access_token")
+        if token is None:
+            raise NotLoggedIn("This device is not logged in; log in first.")
+        return token
 
     def _renew_once(self, token: str) -> None:
         """Renews unless another process has. A refresh token is good once, and two uses end it."""

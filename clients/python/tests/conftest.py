@@ -24,7 +24,11 @@ def device(tmp_path: Path, server: FakeServer) -> Iterator[Maker]:
     made: list[rejoin.Database] = []
 
     def make(
-        name: str = "a", sql: str = TASKS, table: str = "tasks", login: bool = True, **kinds: str
+        name: str = "a",
+        sql: str = TASKS,
+        table: str = "tasks",
+        login: bool = True,
+        kinds: dict[str, str] | None = None,
     ) -> rejoin.Database:
         pauses: list[float] = []
         db = rejoin.open(

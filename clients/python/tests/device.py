@@ -22,5 +22,5 @@ class Maker(Protocol):
         sql: str = TASKS,
         table: str = "tasks",
         login: bool = True,
-        **kinds: str,
+        kinds: dict[str, str] | None = None,
     ) -> rejoin.Database: ...

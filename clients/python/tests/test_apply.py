@@ -180,8 +180,8 @@ def test_the_apps_triggers_do_not_act_twice(device: Maker, server: FakeServer) -
         "CREATE TRIGGER count AFTER INSERT ON i BEGIN"
         " UPDATE l SET n = n + 1 WHERE id = NEW.l; INSERT INTO seen VALUES (NEW.id); END;"
     )
-    a = device("a", sql=sql, table="l", n="counter")
-    b = device("b", sql=sql, table="l", n="counter")
+    a = device("a", sql=sql, table="l", kinds={"n": "counter"})
+    b = device("b", sql=sql, table="l", kinds={"n": "counter"})
     a.track("i")
     b.track("i")
     a.execute("INSERT INTO l (id) VALUES ('list')")
@@ -286,8 +286,7 @@ def test_a_clone_gets_tables_kinds_and_indexes(device: Maker, server: FakeServer
         sql="CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER, tags TEXT);"
         " CREATE INDEX by_n ON t (n)",
         table="t",
-        n="counter",
-        tags="set",
+        kinds={"n": "counter", "tags": "set"},
     )
     a.execute("INSERT INTO t VALUES ('x', 3, '[1]')")
     a.sync()

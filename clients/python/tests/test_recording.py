@@ -87,6 +87,19 @@ def test_a_transaction_is_one_change_and_a_statement_is_one(device: Maker) -> No
     assert [len(ops) for ops in recorded(db)] == [2, 2, 2]
 
 
+def test_a_transaction_inside_the_apps_own_is_one_change(device: Maker) -> None:
+    db = device()
+    db.connection.execute("BEGIN")
+    with db.transaction():
+        db.execute("INSERT INTO tasks (id) VALUES ('a')")
+        with db.transaction():
+            db.execute("INSERT INTO tasks (id) VALUES ('b')")
+    with pytest.raises(sqlite3.IntegrityError), db.transaction():
+        db.execute("INSERT INTO tasks (id) VALUES ('c'), ('c')")
+    db.connection.execute("COMMIT")
+    assert [len(ops) for ops in recorded(db)] == [2]
+
+
 def test_a_transaction_rolled_back_records_nothing(device: Maker) -> None:
     db = device()
     with pytest.raises(sqlite3.IntegrityError), db.transaction():
@@ -228,7 +241,7 @@ def test_wide_tables_are_recorded_whole(device: Maker) -> None:
     db = device(
         sql=f"CREATE TABLE w (id INTEGER PRIMARY KEY, {', '.join(names)})",
         table="w",
-        **{names[SLOTS - 1]: "set", names[SLOTS + 3]: "counter"},
+        kinds={names[SLOTS - 1]: "set", names[SLOTS + 3]: "counter"},
     )
     db.execute(
         f"INSERT INTO w VALUES (1, {', '.join(['?'] * len(names))})",
