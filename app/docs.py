@@ -22,6 +22,8 @@ POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# What a newcomer looks for, before the rest.
+FIRST: Final = ("sync", "accounts", "devices", "spaces")
 # Schemas refer to each other; a page shows so many levels.
 DEPTH_MAX: Final = 6
 
@@ -71,7 +73,7 @@ def _document(app: Flask) -> Document:
 def page(app: Flask, base: str) -> str:
     """The page as HTML; `base` is the server's own address, for the curl lines."""
     made = _document(app)
-    groups: dict[str, list[Operation]] = {}
+    groups: dict[str, list[Operation]] = {tag: [] for tag in FIRST}
     for path, method, operation in _operations(made):
         shown = _operation(made, path, method, operation, base.rstrip("/"))
         groups.setdefault(operation["tags"][0], []).append(shown)
