@@ -12,7 +12,7 @@ Bieniusa et al., "An Optimized Conflict-Free Replicated Set" (2012).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -74,7 +74,8 @@ class Tail(NamedTuple):
     """What the log says of one counter or set after `floor`: the steps still standing.
 
     A counter is stored as its sum and a set as its elements, so a new row that has not seen the
-    newest of their operations needs these, to know which of them it clears.
+    newest of their operations needs these, to know which of them it clears. What the push adds
+    is not among them: a new row by the same device clears all of it.
     """
 
     floor: int
@@ -95,8 +96,7 @@ class Counter(Struct, frozen=True):
     tail: Tail = Tail(0, ())
 
     def increment(self, by: int, write: Write) -> Counter:
-        tail = self.tail._replace(steps=(*self.tail.steps, Step(write, by)))
-        return Counter(self.total + by, write.position, True, tail)
+        return Counter(self.total + by, write.position, True, self.tail)
 
     def cleared(self, seen: Seen) -> Counter:
         steps = self.tail.cleared(seen)
@@ -124,30 +124,26 @@ class ObservedRemoveSet(Struct, frozen=True):
         return self._touched(elements, write)
 
     def remove(self, values: list[Value], seen: Seen, write: Write) -> ObservedRemoveSet:
-        gone = {canonical(value) for value in values}
-        return self._touched(_without(self.elements, gone, seen), write)
+        elements = dict(self.elements)
+        for text in {canonical(value) for value in values} & elements.keys():
+            left = _unseen(elements.pop(text), seen)
+            if left:
+                elements[text] = left
+        return self._touched(elements, write)
 
     def cleared(self, seen: Seen) -> ObservedRemoveSet:
-        elements = _without(self.elements, self.elements, seen)
+        unseen = {text: _unseen(writes, seen) for text, writes in self.elements.items()}
+        elements = {text: writes for text, writes in unseen.items() if writes}
         steps = self.tail.cleared(seen)
         tail = Tail(self.tail.floor, steps)
         return ObservedRemoveSet(elements, self.position, bool(elements or steps), tail)
 
     def _touched(self, elements: dict[str, tuple[Write, ...]], write: Write) -> ObservedRemoveSet:
-        tail = self.tail._replace(steps=(*self.tail.steps, Step(write, 0)))
-        return ObservedRemoveSet(elements, write.position, True, tail)
+        return ObservedRemoveSet(elements, write.position, True, self.tail)
 
 
 def _unseen(writes: tuple[Write, ...], seen: Seen) -> tuple[Write, ...]:
     return tuple(write for write in writes if not seen.covers(write))
-
-
-def _without(
-    elements: dict[str, tuple[Write, ...]], gone: Container[str], seen: Seen
-) -> dict[str, tuple[Write, ...]]:
-    """The elements, less those additions of `gone` that were seen."""
-    left = {t: _unseen(writes, seen) if t in gone else writes for t, writes in elements.items()}
-    return {text: writes for text, writes in left.items() if writes}
 
 
 Field = Register | Counter | ObservedRemoveSet

@@ -174,7 +174,7 @@ class _Push:
         self.state, self.plan, self.limits = state, plan, limits
         self.received_at, self.sent_at = received_at, sent_at
         self.records: dict[Key, Record] = dict(state.records)
-        self.contexts: dict[CausalContext, CausalContext | Refused] = {}
+        self.contexts: dict[CausalContext, tuple[CausalContext, CausalContext] | Refused] = {}
 
     def decide(self, changes: Iterable[Change | BadChange]) -> None:
         changes = list(changes)
@@ -245,15 +245,19 @@ class _Push:
     def _contexts(self, change: Change) -> tuple[CausalContext, CausalContext]:
         """(the context as far as it survived, the same closed). Many changes share one."""
         context = self._resolve(change)
-        history = self.state.history
         if context not in self.contexts:
-            try:
-                self.contexts[context] = history.survived(context)
-            except Refused as error:
-                self.contexts[context] = error
-        survived = self.contexts[context]
-        if isinstance(survived, Refused):
-            raise survived
+            self.contexts[context] = self._closed(context)
+        found = self.contexts[context]
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    def _closed(self, context: CausalContext) -> tuple[CausalContext, CausalContext] | Refused:
+        history = self.state.history
+        try:
+            survived = history.survived(context)
+        except Refused as error:
+            return error
         return survived, close(survived, history.contexts_of)
 
     def _resolve(self, change: Change) -> CausalContext:
