@@ -17,9 +17,9 @@ from rejoin.errors import RejoinError
 from rejoin.outbox import seal
 from rejoin.overlay import shown
 from rejoin.replica import At, Replica
-from rejoin.rows import Key, Write, Writer, read_row
+from rejoin.rows import Key, Write, Writer, column_value, read_row
 from rejoin.schema import KEY_NAMES
-from rejoin.shape import quote
+from rejoin.shape import quote, read_shape
 from rejoin.values import SqlValue
 
 COMMIT_TRIES = 50
@@ -123,13 +123,14 @@ class Applying:
             return None
         if row is None or fields is None:
             return Write(home, at[1], fields)
-        from rejoin.rows import column_value
-
-        for column in shape.columns:
-            given, value = column_value(column, fields)
-            if given and row[column.name] != value:
-                return Write(home, at[1], fields)
-        return None
+        # Only what is wrong: writing more could set off the same trigger again.
+        wrong = {
+            column.name
+            for column in shape.columns
+            for given, value in [column_value(column, fields)]
+            if given and row[column.name] != value
+        }
+        return Write(home, at[1], fields, frozenset(wrong)) if wrong else None
 
     def commit(self) -> None:
         """Commits; takes rows out that break a foreign key, as often as it takes."""
@@ -177,8 +178,6 @@ class Applying:
     def _orphans(
         self, home: Collection, parent: str, links: list[tuple[SqlValue, ...]]
     ) -> list[Key]:
-        from rejoin.shape import read_shape
-
         targets = [r[4] for r in links]
         if any(t is None for t in targets):
             targets = list(read_shape(self.db, parent, {}).key)

@@ -193,6 +193,24 @@ def test_the_apps_triggers_do_not_act_twice(device: Maker, server: FakeServer) -
     assert b.status().pending == 0
 
 
+def test_a_trigger_that_stamps_the_same_row_does_not_change_what_others_wrote(
+    device: Maker, server: FakeServer
+) -> None:
+    db = device(
+        sql="CREATE TABLE t (id TEXT PRIMARY KEY, x, stamp); CREATE TRIGGER stamp AFTER UPDATE OF x"
+        " ON t BEGIN UPDATE t SET stamp = 'here' WHERE id = NEW.id; END;",
+        table="t",
+    )
+    server.write(op("new", "t", "a", x=1, stamp="there"))
+    db.sync()
+    server.write(op("put", "t", "a", x=2, stamp="there, later"))
+    db.sync()
+    assert all_of(db, "t") == [("a", 2, "there, later")]
+    server.write(op("put", "t", "a", x=3))
+    db.sync()
+    assert all_of(db, "t") == [("a", 3, "there, later")]
+
+
 def test_applying_is_not_recorded_and_silence_ends_with_it(
     device: Maker, server: FakeServer
 ) -> None:
