@@ -70,6 +70,9 @@ class Server:
             self._use.close()
             if not _in_use(self._cluster.data):
                 self._end()
+            elif self._child is not None:
+                # Left to those who use it: else Popen would complain of a child nobody waits for.
+                self._child.returncode = 0
 
     def _end(self) -> None:
         socket = self._cluster.socket()

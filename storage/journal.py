@@ -30,10 +30,9 @@ def append(
             context = e.context
             clock = to_json(_by_number(context.clock)).decode() if context.clock else None
             conflicts = to_json(e.conflicts).decode() if e.conflicts else None
-            copy.write_row(
-                (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
-                + (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
-            )
+            named = (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
+            told = (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
+            copy.write_row((*named, *told))
 
 
 def _by_number(clock: VectorClock) -> dict[str, int]:

@@ -278,25 +278,27 @@ class _Push:
     def _load_tails(self, changes: list[Change | BadChange]) -> None:
         """Reads the log for the records that a new row can't be merged into without it."""
         wanted: dict[Key, int] = {}
-        for change in changes:
-            for op in change.ops if isinstance(change, Change) else ():
-                key = (op.collection, op.id)
-                record = self.records.get(key)
-                if isinstance(op, Put) and op.new and record is not None:
-                    cursor = self._cursor(change)
-                    if record.needs_tail(cursor):
-                        wanted[key] = min(cursor, wanted.get(key, cursor))
+        for change in (change for change in changes if isinstance(change, Change)):
+            for key in _begun(change) & self.records.keys():
+                cursor = self._cursor(change)
+                if self.records[key].needs_tail(cursor):
+                    wanted[key] = min(cursor, wanted.get(key, cursor))
         if wanted:
             tails = self.state.tails_of(wanted)
             for key, cursor in wanted.items():
                 self.records[key] = self.records[key].with_tails(tails.get(key, {}), cursor)
 
-    def _cursor(self, change: Change | BadChange) -> int:
-        assert isinstance(change, Change)
+    def _cursor(self, change: Change) -> int:
+        """That of its closed context; a change that will be refused needs no log."""
         try:
             return self._contexts(change)[1].cursor
         except Refused:
             return self.state.history.head
+
+
+def _begun(change: Change) -> set[Key]:
+    """The records of which the change begins a new row."""
+    return {(op.collection, op.id) for op in change.ops if isinstance(op, Put) and op.new}
 
 
 def _conflicts(change: Change, touched: Mapping[Key, Record]) -> tuple[tuple[str, str, str], ...]:

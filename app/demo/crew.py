@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Final, Self
 
 import airportsdata
+
 import rejoin
 from rejoin.transport import HttpAnswer, Urllib3
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import rejoin
-
 from app.demo.crew import PASSWORD, Member
 
 ROW: Final = "(row)"

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from rejoin import Progress
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -18,6 +17,7 @@ from app.demo import flight, tables
 from app.demo.crew import Leg, Member, Stopwatch, fill
 from app.demo.history import Entry, Log, contested
 from app.demo.server import Interrupts, fresh_server
+from rejoin import Progress
 
 YEAR_MS: Final = 365 * 24 * 3600 * 1000
 # Wide enough for every table where the output is no terminal and nothing says how wide it is.

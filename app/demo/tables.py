@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import rejoin
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+import rejoin
 from app.demo.crew import TABLES, Leg, Member
 from app.demo.history import Cell, Entry, outcome, shown, summary
 
