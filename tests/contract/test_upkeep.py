@@ -94,8 +94,7 @@ def _roll_back(engine: Engine, space: UUID, position: int, counter: int) -> None
         for statement in (
             "DELETE FROM changes WHERE space_id = :space AND position > :position",
             "UPDATE spaces SET head = :position WHERE id = :space",
-            "UPDATE replicas SET counter = least(counter, :counter), position = :position"
-            + " WHERE space_id = :space",
+            "UPDATE replicas SET counter = least(counter, :counter) WHERE space_id = :space",
             "DELETE FROM records WHERE space_id = :space AND id <> 't1'",
         ):
             names = {k: v for k, v in values.items() if f":{k}" in statement}
