@@ -8,7 +8,8 @@ db.execute("UPDATE tasks SET votes = votes + 1 WHERE id = ?", ("t1",))
 db.sync()
 """
 
-from rejoin.database import Database, clone, open  # noqa: A004  # rejoin.open, as in dbm.open
+from rejoin.clone import clone
+from rejoin.database import Database, open  # noqa: A004  # rejoin.open, as in dbm.open
 from rejoin.errors import (
     Busy,
     NotLoggedIn,

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, cast
+from urllib.parse import quote as escape
 
-from rejoin import catalog, collections, fork, loop, report, schema, settle, spaces
+from rejoin import account, catalog, collections, loop, report, schema, settle, spaces
 from rejoin.answers import as_object, as_text
 from rejoin.apply import writing
 from rejoin.errors import Busy, NotLoggedIn, RejoinError, ServerRefused, TrackingError
@@ -25,6 +26,7 @@ from rejoin.loop import Loop, Progress, SyncResult
 from rejoin.outbox import seal
 from rejoin.report import Conflict, Status
 from rejoin.schema import get_meta, set_meta
+from rejoin.shape import quote, read_shape
 from rejoin.track import track, untrack
 from rejoin.transport import Http, Session, Urllib3
 from rejoin.values import JsonObject, compact
@@ -174,7 +176,7 @@ class Database:
         self._not_inside()
         names = _parents_first(self._db, self.tables())
         for name in names:
-            track_check(self._db, name)
+            read_shape(self._db, name, {})  # raises before anything is tracked
         made = {name: self.track(name, space=space) for name in names}
         number = spaces.number_of(self._db, self._personal() if space == spaces.PERSONAL else space)
         catalog.publish(self._db, spaces.read(self._db, number), self.now_ms())
@@ -261,59 +263,13 @@ class Database:
         An id that the server no longer lets in (revoked, or frozen after a fork) is replaced by a
         new one; nothing pending is lost.
         """
-        before = get_meta(self._db, "email")
-        if before is not None and before != email.strip().lower():
-            raise RejoinError(
-                f"This file belongs to {before}; another account needs a file of its own."
-            )
-        self._describe(name, platform, app_version)
-        device_id = get_meta(self._db, "device_id")
-        if device_id and get_meta(self._db, "forked"):
-            self._replace_device(email, password)
-        else:
-            try:
-                self._log_in(email, password, device_id)
-            except ServerRefused as refused:
-                if device_id is None or refused.code not in ("device_revoked", "device_fork"):
-                    raise
-                self._replace_device(email, password)
+        account.log_in(
+            self._db,
+            self._session(),
+            account.Login(email, password, name, platform, app_version),
+        )
         self._password = password
-        set_meta(self._db, "email", email.strip().lower())
-        loop.remember(self._db, None, self.now_ms())
-        set_meta(self._db, "last_sync_at", None)
-
-    def _describe(self, name: str, platform: str, app_version: str) -> None:
-        import platform as system
-
-        for key, value, usual in (
-            ("device_name", name, system.node() or "python"),
-            ("platform", platform, system.system() or "python"),
-            ("app_version", app_version, "0"),
-        ):
-            if value or get_meta(self._db, key) is None:
-                set_meta(self._db, key, value or usual)
-
-    def _log_in(self, email: str, password: str, device_id: str | None) -> None:
-        device: JsonObject = {
-            "name": get_meta(self._db, "device_name"),
-            "platform": get_meta(self._db, "platform"),
-            "app_version": get_meta(self._db, "app_version"),
-        }
-        body: JsonObject = {"email": email, "password": password, "device": device}
-        if device_id:
-            body["device_id"] = device_id
-        session = self._session()
-        answer = session.anonymous("/v1/auth/login", body)
-        with writing(self._db):
-            session.keep(answer)
-            set_meta(self._db, "device_id", as_text(answer.get("device_id")))
-            self._db.execute(
-                "UPDATE rejoin_spaces SET id = ?, role = 'owner' WHERE no = 1",
-                (as_text(answer.get("personal_space")),),
-            )
-
-    def _replace_device(self, email: str, password: str) -> None:
-        fork.register_anew(self._db, self._session(), email, password)
+        loop.remember(self._db, None, None)
 
     def logout(self) -> None:
         """Ends the login; data and pending changes stay."""
@@ -338,8 +294,6 @@ class Database:
 
     def share(self, space: str, email: str, role: str = "editor") -> None:
         """Gives somebody a role in a space: owner, editor or viewer."""
-        from urllib.parse import quote as escape
-
         self._session().send(
             f"/v1/spaces/{escape(space)}/members/{escape(email)}", compact({"role": role}), "PUT"
         )
@@ -425,37 +379,6 @@ class Database:
             raise Busy("This needs the file for itself; commit the open transaction first.")
 
 
-def track_check(db: sqlite3.Connection, table: str) -> None:
-    """Raises TrackingError if the table can't be tracked."""
-    from rejoin.shape import read_shape
-
-    read_shape(db, table, {})
-
-
-def clone(
-    path: str | os.PathLike[str],
-    server: str,
-    email: str,
-    password: str,
-    *,
-    space: str = spaces.PERSONAL,
-    progress: Callable[[Progress], None] | None = None,
-    **options: Any,
-) -> Database:
-    """A new file with a space's tables, definitions included. RejoinError: there are none."""
-    if Path(path).exists() and Path(path).stat().st_size > 0:
-        with open(path) as there:
-            if there.tables():
-                raise RejoinError(f"{path} has tables already; clone into a new file.")
-    db = open(path, server, **options)
-    db.login(email, password)
-    if space != spaces.PERSONAL:
-        db.join(space)
-    db.sync(progress)
-    db.make_tables(space)
-    return db
-
-
 def _connect(path: str | os.PathLike[str], foreign_keys: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
@@ -475,8 +398,6 @@ def _lenient(data: bytes) -> str:
 
 def _parents_first(db: sqlite3.Connection, tables: list[str]) -> list[str]:
     """Tables in an order in which foreign keys point backwards, where there is one."""
-    from rejoin.shape import quote
-
     rest, done = list(tables), []
     while rest:
         free = [

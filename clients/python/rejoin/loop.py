@@ -14,7 +14,7 @@ from rejoin import catalog, fork, settle, spaces
 from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
 from rejoin.apply import applying, writing
 from rejoin.errors import Stuck
-from rejoin.schema import get_meta, set_meta
+from rejoin.schema import set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
 from rejoin.values import JsonObject, compact
@@ -307,9 +307,9 @@ def retry_aside(db: sqlite3.Connection, now_ms: int) -> None:
             pass
 
 
-def remember(db: sqlite3.Connection, words: str | None, now_ms: int) -> None:
-    """What went wrong last, for status(); None: the last sync went well."""
+def remember(db: sqlite3.Connection, words: str | None, now_ms: int | None) -> None:
+    """What went wrong last, for status(). No words: all is well, as of `now_ms` if it synced."""
     set_meta(db, "last_error", words)
-    set_meta(db, "last_error_at" if words else "last_sync_at", now_ms)
-    if words is None and get_meta(db, "last_error_at"):
-        set_meta(db, "last_error_at", None)
+    set_meta(db, "last_error_at", now_ms if words else None)
+    if words is None and now_ms is not None:
+        set_meta(db, "last_sync_at", now_ms)
