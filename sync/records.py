@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
+from msgspec.json import decode
 from msgspec.structs import replace
 
 from sync.changes import Add, Delete, Increment, Operation, Put, Remove
@@ -59,7 +60,8 @@ class Record(Struct, frozen=True):
             if isinstance(value, Register):
                 size += sum(len(to_json(s.value)) + 1 for s in value.siblings)
             elif isinstance(value, ObservedRemoveSet):
-                size += sum(len(text.encode()) + 1 for text in value.elements)
+                # As it is kept: 1e300 takes 6 bytes as canonical text, and 303 there.
+                size += 2 + sum(len(to_json(decode(text))) + 1 for text in value.elements)
             else:
                 size += 20
         return size

@@ -80,6 +80,8 @@ class Device:
     """Changes the server has decided: kept for a while, in case it loses them."""
     unpulled: list[Op] = field(default_factory=list)
     """Changes decided that the copy does not hold yet."""
+    covered: int = 0
+    """Up to which of its own changes the copy holds all that were applied."""
     discarded: int | None = None
     transfer: Transfer | None = None
     rejected: dict[int, str] = field(default_factory=dict)
@@ -145,35 +147,40 @@ class Device:
             request["discarded"] = self.discarded
         return request
 
-    def hear(self, answer: Op) -> None:
-        """Any answer but `device_fork`."""
+    def hear(self, request: Op, answer: Op) -> None:
+        """Any answer but `device_fork`.
+
+        `accepted` speaks for the changes that the request held, for they were compared. Of one
+        that was never sent it may be a clone's namesake that was accepted.
+        """
         code = answer.get("error", {}).get("code")
         if code == "counter_gap":
             self._give_back(answer["error"]["expected"])
             return
         told = {r["counter"]: r["error"]["code"] for r in answer["rejected"]}
-        accepted = self._settle(answer["accepted"], told)
+        sent = {change["counter"] for change in request["changes"]}
+        applied = self._settle(answer["accepted"], sent, told)
         if code == "bad_page":
             self.transfer = None
             return
         assert code is None, answer
-        self._take_page(answer, accepted)
+        self._take_page(answer, applied)
 
-    def _settle(self, accepted: int, rejected: dict[int, str]) -> list[Op]:
+    def _settle(self, accepted: int, sent: set[int], rejected: dict[int, str]) -> list[Op]:
         """Changes decided leave the queue. Returns those that were applied."""
         self.rejected |= rejected
+        if self.discarded is not None and accepted >= self.discarded:
+            self.accepted, self.discarded = max(self.accepted, self.discarded), None
         if accepted < self.accepted:
             self._give_back(accepted + 1)
             return []
-        decided = [c for c in self.pending if c["counter"] <= accepted]
+        decided = [c for c in self.pending if c["counter"] in sent and c["counter"] <= accepted]
         applied = [c for c in decided if c["counter"] not in rejected]
         self.pending = self.pending[len(decided) :]
         self.kept += decided
-        self.unpulled += applied
-        self.accepted = accepted
-        if self.discarded is not None and accepted >= self.discarded:
-            self.discarded = None
-        return applied
+        self.unpulled += [c for c in applied if c["counter"] > self.covered]
+        self.accepted = max([self.accepted, *(c["counter"] for c in decided)])
+        return [c for c in applied if c["counter"] > self.covered]
 
     def _give_back(self, expected: int) -> None:
         """The server expects less than it once had."""
@@ -181,7 +188,7 @@ class Device:
         self.kept = [c for c in self.kept if c["counter"] < expected]
         first = self.pending[0]["counter"] if self.pending else self.counter + 1
         self.discarded = first - 1 if first > expected else None
-        self.accepted = expected - 1
+        self.accepted = self.covered = expected - 1
         self.unpulled = []
 
     def _take_page(self, answer: Op, applied: list[Op]) -> None:
@@ -201,7 +208,7 @@ class Device:
                     perform(self.copy, op)
         for record in records:
             _take_record(self.copy, record)
-        self.transfer, self.unpulled = None, []
+        self.transfer, self.unpulled, self.covered = None, [], answer["accepted"]
         self.cursor, self.epoch = answer["cursor"], answer["epoch"]
         self.seen = {"epoch": self.epoch, "cursor": self.cursor}
 
@@ -218,7 +225,7 @@ class Device:
             change["counter"] = number
         for context in [self.seen, *(change["context"] for change in left)]:
             context["clock"] = {**context.get("clock", {}), self.id: line}
-        self.id, self.counter, self.accepted = new_id, len(left), 0
+        self.id, self.counter, self.accepted, self.covered = new_id, len(left), 0, 0
         self.pending, self.kept = left, []
         self.unpulled += dropped
         self.cursor, self.epoch, self.discarded, self.transfer = 0, None, None, None

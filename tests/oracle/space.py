@@ -7,7 +7,7 @@ the horizon. What it does beyond calling `sync` follows `app.exchange`, in memor
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ class Doubled(dict[str, Any]):
 @dataclass
 class Space:
     limits: Limits = field(default_factory=Limits)
+    parse: Callable[[bytes], object] = msgspec.json.decode
     epoch: int = 1
     horizon: int = 0
     log: list[tuple[Replica, Entry, Change]] = field(default_factory=list)
@@ -65,7 +66,7 @@ class Space:
 
     def sync(self, device: str, body: bytes, received_at: int) -> dict[str, Any]:
         """The answer to a request's bytes, as JSON gives it back."""
-        source = Source(body, "json", lambda: msgspec.json.decode(body), Doubled)
+        source = Source(body, "json", lambda: self.parse(body), Doubled)
         request = read_push(source, self.limits)
         try:
             answer = self._sync(DeviceId(device), request, received_at)

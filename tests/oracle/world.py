@@ -65,14 +65,14 @@ class World:
             self.delayed.append(sent)
         if fate in {"delayed", "lost"}:
             return
-        answer = self._arrive(sent)
+        answer = self.arrive(sent)
         if fate == "answered":
-            self._hear(device, answer)
+            self._hear(device, request, answer)
 
     def deliver(self, index: int) -> None:
         """A request comes late; nobody waits for its answer any more."""
         self.now += 100
-        self._arrive(self.delayed.pop(index % len(self.delayed)))
+        self.arrive(self.delayed.pop(index % len(self.delayed)))
 
     def replay(self, index: int) -> None:
         """A request that was answered before comes again."""
@@ -83,11 +83,11 @@ class World:
         decided = self.model.count[sent.device]
         repeated = max([*counters, request.get("discarded") or 0], default=0) <= decided
         before = self.space.fingerprint()
-        self._arrive(sent)
+        self.arrive(sent)
         if repeated:
             assert self.space.fingerprint() == before, "a repeat changed the state"
 
-    def _arrive(self, sent: Sent) -> Op:
+    def arrive(self, sent: Sent) -> Op:
         answer = self.space.sync(sent.device, sent.body, self.now)
         self._compare_verdicts(sent, answer)
         self.compare_records()
@@ -95,16 +95,16 @@ class World:
         self.sent.append(sent)
         return answer
 
-    def _hear(self, device: Device, answer: Op) -> None:
+    def _hear(self, device: Device, request: Op, answer: Op) -> None:
         if answer.get("error", {}).get("code") != "device_fork":
-            device.hear(answer)
+            device.hear(request, answer)
             self._compare_device(device)
             return
         # It asks so for all its pending changes in one go, and registers anew.
         request = device.request(self.now, len(device.pending), 1000)
-        whole = self._arrive(Sent(device.id, json.dumps(request).encode()))
+        whole = self.arrive(Sent(device.id, json.dumps(request).encode()))
         if "error" not in whole:
-            device.hear(whole)
+            device.hear(request, whole)
             return
         old = device.id
         device.become(self._new_id(), whole["error"]["known"])

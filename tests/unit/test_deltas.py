@@ -125,7 +125,7 @@ def test_a_page_token_that_is_damaged_anywhere_is_a_bad_page() -> None:
         text[:n] + ("A" if text[n] != "A" else "B") + text[n + 1 :] for n in range(len(text))
     ]
     for bad in [*damaged[:-1], "", "é", "\ud800", "=" * 9, text[:-4], text + "AAAA", "A" * 5000]:
-        with pytest.raises(BadRequest, match="not good|transfer"):
+        with pytest.raises(BadRequest, match=r"not good|transfer"):
             read_token(bad, "space", 2, 7, 0)
 
 
