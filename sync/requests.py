@@ -94,11 +94,16 @@ class SyncBody(Struct, frozen=True):
     client: Client | UnsetType | None = UNSET
 
 
+def _no_extension(code: int, _data: memoryview) -> object:
+    """Only the forgiving parser makes of an extension what can be written down, the same twice."""
+    raise msgspec.ValidationError(f"an extension of type {code}")
+
+
 _DECODE: dict[tuple[str, type], Callable[[bytes], Any]] = {
     ("json", SyncBody): msgspec.json.Decoder(SyncBody).decode,
     ("json", PushBody): msgspec.json.Decoder(PushBody).decode,
-    ("msgpack", SyncBody): msgspec.msgpack.Decoder(SyncBody).decode,
-    ("msgpack", PushBody): msgspec.msgpack.Decoder(PushBody).decode,
+    ("msgpack", SyncBody): msgspec.msgpack.Decoder(SyncBody, ext_hook=_no_extension).decode,
+    ("msgpack", PushBody): msgspec.msgpack.Decoder(PushBody, ext_hook=_no_extension).decode,
 }
 
 
@@ -139,16 +144,17 @@ def _read_sync(source: Source, limits: Limits) -> SyncRequest:
     else:
         tree = _tree(source)
         trees = _object(tree.get("spaces", {}), source, "`spaces`")
-        _check_names(trees)
         parts = {
             key: _space_from_tree(SpacePart, part, limits, source) for key, part in trees.items()
         }
+        _object(tree.get("client") or {}, source, "`client`")
         fast = _convert({**tree, "spaces": {}}, SyncBody)
     request = SyncRequest(
         {key: SpaceRequest(**part) for key, part in parts.items()},
         None if fast.sent_at is UNSET else fast.sent_at,
         None if fast.client is UNSET else fast.client,
     )
+    _check_names(request.spaces)
     if request.client is not None:
         _check_client(request.client)
     if len(request.spaces) > limits.spaces_per_request:
