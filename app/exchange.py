@@ -101,9 +101,8 @@ class Exchange:
 
     def _acknowledge(self, visit: Visit, space: Space, part: Pull) -> None:
         """Remembers a cursor that moved, in a transaction that nobody waits for."""
-        epoch = part.epoch or space.epoch
-        moved = (part.cursor, epoch) != (space.cursor, space.cursor_epoch)
-        if not moved or not _is_of(space, part):
+        stands = _acknowledged(space, part)
+        if stands == (space.cursor, space.cursor_epoch):
             return
         with self.engine.begin() as connection:
             cur = cursor(connection)
@@ -111,7 +110,7 @@ class Exchange:
             if space.replica is None:
                 space = open_space(cur, visit.who, str(space.id), "read", lock=True)
             replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
-            replicas.acknowledge(cur, space.id, replica, part.cursor, epoch)
+            replicas.acknowledge(cur, space.id, replica, *stands)
 
     def _tell(self, space: Space, plan: Plan) -> None:
         if plan.entries:
@@ -143,15 +142,16 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
         _write(cur, space, plan, before)
         quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
         quarantine.discard(cur, space.id, replica, plan.discarded)
-        replicas.decide(cur, space.id, replica, plan.accepted, plan.head)
-    if _is_of(space, part):
-        replicas.acknowledge(cur, space.id, replica, part.cursor, part.epoch or space.epoch)
+        stands = _acknowledged(space, part)
+        replicas.decide(cur, space.id, replica, plan.accepted, plan.head, *stands)
     return plan
 
 
-def _is_of(space: Space, part: Pull) -> bool:
-    """Whether a device can have got this cursor in this space: what else it says is not kept."""
-    return 0 < part.cursor <= space.head and (part.epoch or space.epoch) <= space.epoch
+def _acknowledged(space: Space, part: Pull) -> tuple[int, int]:
+    """(cursor, epoch) as the device says that it stands. What it can't have got is not kept."""
+    cursor, epoch = part.cursor, part.epoch or space.epoch
+    believed = 0 < cursor <= space.head and epoch <= space.epoch
+    return (cursor, epoch) if believed else (space.cursor, space.cursor_epoch)
 
 
 def _told(plan: Plan) -> list[Rejection]:

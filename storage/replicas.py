@@ -28,15 +28,18 @@ _DECIDE: Final = """
     WITH moved AS (
         UPDATE spaces SET head = %(head)s WHERE id = %(space)s AND head <> %(head)s
     )
-    UPDATE replicas SET counter = %(counter)s, position = %(head)s
+    UPDATE replicas SET counter = %(counter)s, position = %(head)s, cursor = %(cursor)s,
+        cursor_epoch = %(epoch)s, cursor_at = now()
     WHERE space_id = %(space)s AND number = %(replica)s
 """
 
 
-def decide(cur: Cursor, space: UUID, replica: Replica, counter: int, head: int) -> None:
-    """Moves the replica's entry in the vector clock, and the head."""
+def decide(
+    cur: Cursor, space: UUID, replica: Replica, counter: int, head: int, cursor: int, epoch: int
+) -> None:
+    """Moves the replica's entry in the vector clock, the head, and the cursor acknowledged."""
     values = {"space": space, "replica": replica, "counter": counter, "head": head}
-    cur.execute(_DECIDE, values)
+    cur.execute(_DECIDE, {**values, "cursor": cursor, "epoch": epoch})
 
 
 _ACKNOWLEDGE: Final = """
