@@ -101,7 +101,10 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
     def body(self) -> str:
         """The change whole, as ASCII JSON."""
-        return _ascii(msgspec.to_builtins(self, enc_hook=_plain))
+        return _ascii(self.tree())
+
+    def tree(self) -> object:
+        return msgspec.to_builtins(self, enc_hook=_plain)
 
 
 class BadChange(Struct, frozen=True):
@@ -127,7 +130,7 @@ def _digest_of(change: Change) -> bytes:
         return change.form()[1]
     # Lone surrogates have no bytes; MessagePack has types and keys that JSON has not.
     except (UnicodeEncodeError, TypeError):
-        return _digest(change.body())
+        return _digest(change.tree())
 
 
 def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Change | BadChange:
@@ -151,15 +154,14 @@ def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Ch
         error = Refused("invalid_text")
     except Refused as refused:
         error = refused
-    body = _ascii(tree)
-    return BadChange(counter, error, body, _digest(body))
+    return BadChange(counter, error, _ascii(tree), _digest(tree))
 
 
-def _ascii(tree: object) -> str:
+def _ascii(tree: object, *, sort_keys: bool = False) -> str:
     """JSON text in which nothing is lost: no NaN, NUL or lone surrogate, no key named twice."""
     if any(_is_odd(each) for each in _every(tree)):
         tree = _named_once(tree)
-    return json.dumps(tree, default=_plain, separators=(",", ":"))
+    return json.dumps(tree, default=_plain, separators=(",", ":"), sort_keys=sort_keys)
 
 
 def _is_odd(tree: object) -> bool:
@@ -193,8 +195,9 @@ def _plain(value: object) -> object:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else repr(value)
 
 
-def _digest(body: str) -> bytes:
-    return blake2b(body.encode(), digest_size=16).digest()
+def _digest(tree: object) -> bytes:
+    """In some languages an object's keys come in another order at every retry."""
+    return blake2b(_ascii(tree, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _has_doubled(tree: object, doubled: type[dict[str, Any]]) -> bool:
