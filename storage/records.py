@@ -13,11 +13,16 @@ from sync.changes import Key
 from sync.deltas import Place
 from sync.stored import StoredRecord
 
+# The limit keeps PostgreSQL to one look into the primary key for each: left free, it may read
+# all of a space to find twenty of its records.
 _READ: Final = """
-    SELECT collection, id, position, deleted, bytes, conflicts, data::text, causality
+    SELECT found.*
     FROM unnest(%s::text[], %s::text[]) AS wanted (collection, id)
-    JOIN records USING (collection, id)
-    WHERE space_id = %s
+    CROSS JOIN LATERAL (
+        SELECT r.collection, r.id, position, deleted, bytes, conflicts, data::text, causality
+        FROM records r
+        WHERE space_id = %s AND r.collection = wanted.collection AND r.id = wanted.id LIMIT 1
+    ) AS found
 """
 
 
