@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
+from msgspec import Struct
+
 from sync.errors import Refused
 
 Replica = NewType("Replica", int)
@@ -100,8 +102,7 @@ class CausalContext:
     clock: VectorClock = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What the author of one change had seen: its closed context, and its own earlier writes.
 
     `counter` is the change's own: what the same change wrote before counts as seen.

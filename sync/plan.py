@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from sync.changes import BadChange, Change, Key, Put
@@ -68,8 +69,7 @@ class State:
     frozen: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A change in the log."""
 
     position: int
@@ -82,8 +82,7 @@ class Entry:
     conflicts: tuple[tuple[str, str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A change that was refused, whole."""
 
     counter: int
@@ -174,7 +173,7 @@ class _Push:
         self.state, self.plan, self.limits = state, plan, limits
         self.received_at, self.sent_at = received_at, sent_at
         self.records: dict[Key, Record] = dict(state.records)
-        self.contexts: dict[CausalContext, tuple[CausalContext, CausalContext] | Refused] = {}
+        self.contexts: dict[object, tuple[CausalContext, CausalContext] | Refused] = {}
 
     def decide(self, changes: Iterable[Change | BadChange]) -> None:
         changes = list(changes)
@@ -244,10 +243,11 @@ class _Push:
 
     def _contexts(self, change: Change) -> tuple[CausalContext, CausalContext]:
         """(the context as far as it survived, the same closed). Many changes share one."""
-        context = self._resolve(change)
-        if context not in self.contexts:
-            self.contexts[context] = self._closed(context)
-        found = self.contexts[context]
+        given = change.context
+        key: object = self._resolve(change) if given.clock else (given.epoch, given.cursor)
+        found = self.contexts.get(key)
+        if found is None:
+            found = self.contexts[key] = self._closed(self._resolve(change))
         if isinstance(found, Refused):
             raise found
         return found

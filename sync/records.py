@@ -18,7 +18,16 @@ from msgspec.structs import replace
 from sync.changes import Add, Delete, Increment, Operation, Put, Remove
 from sync.clock import Seen, Write
 from sync.errors import Refused
-from sync.fields import TYPES, Counter, Field, ObservedRemoveSet, Register, Tail, with_tail
+from sync.fields import (
+    TYPES,
+    Counter,
+    Field,
+    ObservedRemoveSet,
+    Register,
+    Sibling,
+    Tail,
+    with_tail,
+)
 from sync.limits import Limits
 from sync.values import canonical, to_json
 
@@ -108,18 +117,27 @@ def apply(record: Record | None, op: Operation, seen: Seen, write: Write, limits
 
 
 def _put(record: Record | None, op: Put, seen: Seen, write: Write, limits: Limits) -> Merged:
+    if record is None:
+        return Merged(_first(op, write, limits), False)
     met = False
-    if record is not None and op.new:
+    if op.new:
         cleared = {name: value.cleared(seen) for name, value in record.fields.items()}
         record, met = replace(record, fields=cleared, whole=write.position), True
-    fields: dict[str, Field] = dict(record.fields) if record else {}
+    fields = dict(record.fields)
     for name, value in op.fields.items():
         register = _typed(record, name, Register).put(value, seen, write)
         fields[name] = register
         met = met or len(register.siblings) > 1
     _check_count(fields, limits)
-    alive = _alive(replace(record or Record(), fields=fields), seen, write)
+    alive = _alive(replace(record, fields=fields), seen, write)
     return Merged(alive.record, alive.met or met)
+
+
+def _first(op: Put, write: Write, limits: Limits) -> Record:
+    """A record that there was none of, as most of a large push are: nothing to merge with."""
+    fields: dict[str, Field] = {n: Register((Sibling(write, v),)) for n, v in op.fields.items()}
+    _check_count(fields, limits)
+    return Record(position=write.position, life=(Life(write, False),), fields=fields)
 
 
 def _delete(record: Record, seen: Seen, write: Write) -> Merged:

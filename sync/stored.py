@@ -14,7 +14,6 @@ A life is the write's index times two, plus one for a deletion.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -111,72 +110,70 @@ def _unpack_field(packed: Causality, name: str, shown: Value) -> Field:
     return ObservedRemoveSet(elements, position, present, tail)
 
 
-class _Writes:
-    """Numbers the writes of a record, each once."""
-
-    def __init__(self) -> None:
-        self.indexes: dict[Write, int] = {}
-
-    def __call__(self, write: Write) -> int:
-        return self.indexes.setdefault(write, len(self.indexes))
-
-    def all_of(self, writes: Iterable[Write]) -> list[int]:
-        return [self(write) for write in writes]
-
-
 def pack(collection: str, id_: str, record: Record, names: Names) -> StoredRecord:
     """`names` gives the device of a replica; it decides between siblings of the same time."""
-    writes = _Writes()
-    life = [writes(sibling.write) * 2 + sibling.deleted for sibling in record.life]
-    shown: dict[str, Value] = {}
-    fields: dict[str, Any] = {}
+    packer = _Packer(names)
+    life = [packer.index(sibling.write) * 2 + sibling.deleted for sibling in record.life]
     for name, value in record.fields.items():
-        if value.present:
-            shown[name] = _shown(value, names)
-        fields[name] = _pack_field(value, writes, names)
-    data = to_json(shown)
-    others = _bytes_of_others(record)
-    packed = Causality(list(writes.indexes), life, record.whole, fields)
+        packer.add(name, value)
+    data = to_json(packer.shown)
+    packed = Causality(list(packer.writes), life, record.whole, packer.fields)
+    size = len(data) + packer.bytes_of_others
     return StoredRecord(
         collection,
         id_,
         record.position,
         record.deleted,
-        len(data) + others,
-        len(record.conflicts),
+        size,
+        packer.conflicts,
         data,
         _encode(packed),
     )
 
 
-def _shown(value: Field, names: Names) -> Value:
-    if isinstance(value, Register):
-        return value.ranked(names)[0].value
-    if isinstance(value, Counter):
-        return value.total
-    return [msgspec.json.decode(text) for text in value.texts]
+class _Packer:
+    """Takes a record's fields one by one, and numbers their writes, each once."""
 
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.writes: dict[Write, int] = {}
+        self.shown: dict[str, Value] = {}
+        self.fields: dict[str, Any] = {}
+        self.conflicts = 0
+        self.bytes_of_others = 0
 
-def _pack_field(value: Field, writes: _Writes, names: Names) -> object:
-    if isinstance(value, Counter):
-        return [COUNTER, value.position, value.present]
-    if isinstance(value, ObservedRemoveSet):
-        additions = [writes.all_of(value.elements[text]) for text in value.texts]
-        return [SET, value.position, value.present, *additions]
-    if not value.siblings:
-        return [REGISTER]
-    first, *others = value.ranked(names)
-    if not others:
-        return writes(first.write)
-    rest = [part for other in others for part in (writes(other.write), other.value)]
-    return [REGISTER, writes(first.write), *rest]
+    def index(self, write: Write) -> int:
+        return self.writes.setdefault(write, len(self.writes))
 
+    def add(self, name: str, value: Field) -> None:
+        if isinstance(value, Register):
+            self._add_register(name, value)
+        elif isinstance(value, Counter):
+            self.fields[name] = [COUNTER, value.position, value.present]
+            if value.present:
+                self.shown[name] = value.total
+        else:
+            self._add_set(name, value)
 
-def _bytes_of_others(record: Record) -> int:
-    registers = (field for field in record.fields.values() if isinstance(field, Register))
-    return sum(
-        len(to_json(sibling.value))
-        for register in registers
-        if len(register.siblings) > 1
-        for sibling in register.siblings
-    )
+    def _add_register(self, name: str, value: Register) -> None:
+        if len(value.siblings) == 1:
+            ((write, self.shown[name]),) = value.siblings
+            self.fields[name] = self.index(write)
+            return
+        packed: list[Value] = [REGISTER]
+        for number, sibling in enumerate(value.ranked(self.names)):
+            packed.append(self.index(sibling.write))
+            if number == 0:
+                self.shown[name] = sibling.value
+            else:
+                packed.append(sibling.value)
+            self.bytes_of_others += len(to_json(sibling.value))
+        self.fields[name] = packed
+        self.conflicts += value.in_conflict
+
+    def _add_set(self, name: str, value: ObservedRemoveSet) -> None:
+        texts = value.texts
+        additions = [[self.index(write) for write in value.elements[text]] for text in texts]
+        self.fields[name] = [SET, value.position, value.present, *additions]
+        if value.present:
+            self.shown[name] = [msgspec.json.decode(text) for text in texts]
