@@ -35,6 +35,14 @@ def page_after(
     return next_page(cur, after, visit, part, limits)
 
 
+def nothing_new(space: Space, part: Pull) -> SpaceAnswer | None:
+    """The answer for a device that stands at the head, or None."""
+    at_head = part.page is None and part.cursor == space.head
+    if at_head and part.epoch in (None, space.epoch):
+        return _page(space, [], cursor=space.head)
+    return None
+
+
 def next_page(cur: Cursor, space: Space, visit: Visit, part: Pull, limits: Limits) -> SpaceAnswer:
     """The next page. Raises `BadRequest` (`bad_page`)."""
     token = _token(cur, space, part)

@@ -65,6 +65,13 @@ def one_moment(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def one_statement(engine: Engine) -> Iterator[Connection]:
+    """A connection without a transaction around its statements: for a look that is one of them."""
+    with engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
 def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
     """The pool makes a new connection where the server has closed this one.
 
