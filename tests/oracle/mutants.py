@@ -43,10 +43,10 @@ def _plant(target: object, attribute: str, invariant: int) -> Callable[[Any], An
     """The decorated function is the bug; its docstring says what it breaks."""
 
     def keep(bug: Any) -> Any:
-        inner = bug.fget if isinstance(bug, property) else bug
-        sentence = " ".join((inner.__doc__ or "").split())
-        name = inner.__name__.strip("_")
-        MUTANTS.append(Mutant(name, invariant, sentence, target, attribute, bug))
+        sentence = " ".join((bug.__doc__ or "").split())
+        as_found = isinstance(getattr(target, attribute), property)
+        made = property(bug) if as_found else bug
+        MUTANTS.append(Mutant(bug.__name__, invariant, sentence, target, attribute, made))
         return bug
 
     return keep
@@ -75,7 +75,6 @@ def later_write_drops_siblings(self: Register, value: Any, seen: Seen, write: Wr
 
 
 @_plant(Record, "deleted", 1)
-@property
 def delete_wins(self: Record) -> bool:
     """A deletion beats what was written concurrently."""
     return not self.life or any(sibling.deleted for sibling in self.life)

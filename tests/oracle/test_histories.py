@@ -140,6 +140,7 @@ QUICK = settings(
     max_examples=300,
     stateful_step_count=40,
     derandomize=True,
+    report_multiple_bugs=False,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -231,7 +231,7 @@ def _as_told(told: Op) -> Op:
 def _comparable(record: Any) -> Any:
     if record is None:
         return None
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, state in record["fields"].items():
         if state["type"] == "register":
             fields[name] = [(*s[:4], canonical(s[4])) for s in state["siblings"]]

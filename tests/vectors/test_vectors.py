@@ -13,16 +13,10 @@ import pytest
 from sync.values import canonical, equal
 from tests.oracle.space import Doubled, Space
 from tests.oracle.world import Sent, World
+from tests.vectors.cases import CASES, VALUES
 
 HERE = Path(__file__).parent
 HASHES = HERE / "HASHES"
-FILES = sorted(path for path in HERE.glob("*.json") if path.stem != "values")
-CASES = [
-    pytest.param(case, id=f"{path.stem}: {case['name']}")
-    for path in FILES
-    for case in json.loads(path.read_text())
-]
-VALUES: dict[str, list[Any]] = json.loads((HERE / "values.json").read_text())
 
 
 @pytest.mark.parametrize("case", CASES)
