@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from storage.sql import Cursor
 from sync.changes import Key
 from sync.clock import CausalContext, Epoch, Replica, Seen, VectorClock, Write, close
-from sync.fields import Step, Tail
+from sync.fields import Step, Tail, first_unseen
 from sync.plan import Decided, Entry
 from sync.values import to_json
 
@@ -94,41 +95,54 @@ _TAILS: Final = """
 """
 
 
+_Standing = dict[str, dict[Replica, list[Step]]]
+"""By field and device, the steps that no new row has cleared, in order."""
+
+
 class Tails:
     """The counter and set steps after a cursor that no new row has cleared, from the log."""
 
     def __init__(self, cur: Cursor, space: UUID, contexts: Contexts) -> None:
         self._cur, self._space, self._contexts = cur, space, contexts
+        self._last = (0, Seen(Replica(0), 0, 0))
 
     def __call__(self, wanted: Mapping[Key, int]) -> Mapping[Key, Mapping[str, Tail]]:
         """One reading of the log, from the oldest cursor on."""
         keys = list(wanted)
         collections, ids = [key[0] for key in keys], [key[1] for key in keys]
         self._cur.execute(_TAILS, (self._space, min(wanted.values()), collections, ids))
-        steps: dict[Key, dict[str, list[Step]]] = {key: {} for key in keys}
+        steps: dict[Key, _Standing] = {key: {} for key in keys}
         for row in self._cur.fetchall():
             op = row[-1]
             key = (op["collection"], op["id"])
             if row[0] > wanted[key]:
                 self._replay(steps[key], row, op)
         return {
-            key: {name: Tail(wanted[key], tuple(left)) for name, left in fields.items()}
+            key: {
+                name: Tail(wanted[key], tuple(chain.from_iterable(left.values())))
+                for name, left in fields.items()
+            }
             for key, fields in steps.items()
         }
 
-    def _replay(
-        self, fields: dict[str, list[Step]], row: tuple[Any, ...], op: dict[str, Any]
-    ) -> None:
-        position, replica, counter, epoch, cursor, clock, _ = row
+    def _replay(self, fields: _Standing, row: tuple[Any, ...], op: dict[str, Any]) -> None:
+        position, replica, counter, *context, _ = row
         if op["op"] == "put":
-            closed = _context(epoch, cursor, clock)
-            closed = close(closed, self._contexts)
-            seen = Seen(replica, counter, closed.cursor, closed.clock)
-            for name, left in fields.items():
-                fields[name] = [step for step in left if not seen.covers(step.write)]
+            seen = self._seen(position, replica, counter, *context)
+            for steps in chain.from_iterable(left.values() for left in fields.values()):
+                del steps[: first_unseen(steps, seen, 0, len(steps))]
         else:
-            write = Write(replica, counter, position, 0)
-            fields.setdefault(op["field"], []).append(Step(write, op.get("by", 0)))
+            step = Step(Write(replica, counter, position, 0), op.get("by", 0))
+            fields.setdefault(op["field"], {}).setdefault(replica, []).append(step)
+
+    def _seen(
+        self, position: int, replica: Replica, counter: int, epoch: int, cursor: int, clock: Any
+    ) -> Seen:
+        """What the author of the change had seen; many new rows may be of one change."""
+        if position != self._last[0]:
+            closed = close(_context(epoch, cursor, clock), self._contexts)
+            self._last = (position, Seen(replica, counter, closed.cursor, closed.clock))
+        return self._last[1]
 
 
 class Logged(NamedTuple):
