@@ -13,7 +13,7 @@ from backports import zstd
 from flask.testing import FlaskClient
 
 import rejoin
-from rejoin.transport import HttpAnswer
+from rejoin import HttpAnswer
 from tests.contract.people import new_email
 
 PASSWORD = "correct horse battery staple"

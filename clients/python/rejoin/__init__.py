@@ -21,12 +21,15 @@ from rejoin.errors import (
 )
 from rejoin.loop import Progress, SyncResult
 from rejoin.report import Aside, Conflict, Refused, Sibling, SpaceStatus, Status
+from rejoin.transport import Http, HttpAnswer
 
 __all__ = [
     "Aside",
     "Busy",
     "Conflict",
     "Database",
+    "Http",
+    "HttpAnswer",
     "NotLoggedIn",
     "Offline",
     "Progress",
