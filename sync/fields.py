@@ -46,7 +46,8 @@ class Register(Struct, frozen=True):
 
     @property
     def in_conflict(self) -> bool:
-        return any(not equal(self.siblings[0].value, s.value) for s in self.siblings[1:])
+        # The last is the newest: great ones that are equal are not compared again for each write.
+        return any(not equal(self.siblings[-1].value, s.value) for s in self.siblings[:-1])
 
     def put(self, value: Value, seen: Seen, write: Write) -> Register:
         return Register((*self.cleared(seen).siblings, Sibling(write, value)))
@@ -54,7 +55,8 @@ class Register(Struct, frozen=True):
     def cleared(self, seen: Seen) -> Register:
         if not self.siblings:
             return self
-        return Register(tuple(s for s in self.siblings if not seen.covers(s.write)))
+        left = [sibling for sibling in self.siblings if not seen.covers(sibling.write)]
+        return self if len(left) == len(self.siblings) else Register(tuple(left))
 
     def ranked(self, names: Names) -> tuple[Sibling, ...]:
         """The siblings, the one that is shown first."""

@@ -30,7 +30,7 @@ from sync.clock import (
     corrected,
 )
 from sync.errors import BadRequest, Conflict, Refused
-from sync.fields import Tail
+from sync.fields import Register, Tail
 from sync.limits import Limits
 from sync.records import Record, apply
 from sync.requests import SpaceRequest
@@ -303,15 +303,13 @@ def _begun(change: Change) -> set[Key]:
 
 def _conflicts(change: Change, touched: Mapping[Key, Record]) -> tuple[tuple[str, str, str], ...]:
     """The fields that this change wrote and that are in conflict now."""
-    written = {
-        (op.collection, op.id, name)
-        for op in change.ops
-        if isinstance(op, Put)
-        for name in op.fields
-    }
+    written: dict[Key, set[str]] = {}
+    for op in change.ops:
+        if isinstance(op, Put):
+            written.setdefault((op.collection, op.id), set()).update(op.fields)
     return tuple(
         (*key, name)
-        for key, record in touched.items()
-        for name in record.conflicts
-        if (*key, name) in written
+        for key, names in written.items()
+        for name, value in touched[key].fields.items()
+        if name in names and isinstance(value, Register) and value.in_conflict
     )
