@@ -14,7 +14,7 @@ endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo check soak clean
+.PHONY: help run test demo bench check soak clean
 # Two targets at once would install into one environment.
 .NOTPARALLEL:
 
@@ -29,6 +29,9 @@ test: $(DEV_READY)  ## Run the tests (PG=debian: on the PostgreSQL that pg_confi
 
 demo: $(DEV_READY)  ## Three devices, offline and back, against a fresh server, in under a minute
 	@exec $(BIN)/python -m app demo
+
+bench: $(DEV_READY)  ## What it costs, beside baselines, in under 15 minutes (M="push idle" ARGS="--runs 3")
+	@exec $(BIN)/python -m benchmarks $(M) $(ARGS)
 
 check: $(DEV_READY)  ## The one gate: format, lint, imports, types, tests
 	$(BIN)/ruff format --check .

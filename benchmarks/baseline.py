@@ -1,0 +1,54 @@
+"""The least that a Flask server can do: what Rejoin's own endpoints are measured against.
+
+Served by the same gunicorn.conf.py, with the same worker class and count, the same token, the
+same pool. `/token` checks the token; `/row` also commits one inserted row.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Final
+
+from flask import Flask, Response, request
+from flask_jwt_extended import get_jwt_identity, jwt_required
+
+from app import auth
+from app.settings import Settings
+from storage.engine import make_engine
+from storage.sql import cursor
+
+TABLE: Final = """
+    CREATE TABLE IF NOT EXISTS bare_rows (
+        id uuid PRIMARY KEY, owner uuid NOT NULL, body text NOT NULL,
+        made_at timestamptz NOT NULL DEFAULT now())
+"""
+_INSERT: Final = "INSERT INTO bare_rows (id, owner, body) VALUES (%s, %s, %s)"
+
+
+def create_app() -> Flask:
+    """The app; gunicorn calls it in each worker."""
+    settings = Settings.from_environ(os.environ)
+    app = Flask(__name__)
+    auth.install(app, settings)
+    engine = make_engine(str(settings.database_url), settings.pool_size)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("{}", content_type="application/json")
+
+    @app.post("/token")
+    @jwt_required()  # type: ignore[untyped-decorator]
+    def token() -> Response:
+        request.get_data()
+        return Response(b'{"ok":true}', content_type="application/json")
+
+    @app.post("/row")
+    @jwt_required()  # type: ignore[untyped-decorator]
+    def row() -> Response:
+        values = (uuid.uuid4(), get_jwt_identity(), request.get_data(as_text=True))
+        with engine.begin() as connection:
+            cursor(connection).execute(_INSERT, values)
+        return Response(b'{"ok":true}', content_type="application/json")
+
+    return app

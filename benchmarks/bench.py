@@ -1,0 +1,120 @@
+"""What a measure is given: the stage, the sizes, and the two servers it compares."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import psutil  # type: ignore[import-untyped]
+from sqlalchemy import Engine
+
+from benchmarks import baseline
+from benchmarks.devices import Device, make_devices
+from benchmarks.figures import Figure
+from benchmarks.stage import BASELINE, Gunicorn, Stage
+from benchmarks.wire import request
+from storage.engine import make_engine
+
+SEED: Final = 20_251_122
+GROUPS: Final = ("client", "workers", "postgres")
+
+
+@dataclass
+class Bench:
+    """One run of the command. `size` scales a measure's own count; None: as the issue has it."""
+
+    stage: Stage
+    runs: int
+    size: int | None = None
+    say: Callable[[str], None] = print
+    dice: random.Random = field(default_factory=lambda: random.Random(SEED))
+    # What one measure leaves for another: a space with a million records.
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def database(self) -> str:
+        """Rejoin's database, shared by the measures that don't need one of their own."""
+        return self.stage.database()
+
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.database, 2, statement_timeout_ms=0)
+
+    @property
+    def server(self) -> Gunicorn:
+        """Rejoin."""
+        return self.stage.serve(self.database)
+
+    @cached_property
+    def bare_database(self) -> str:
+        """The baseline's database, on the same PostgreSQL: the same schema and a table of rows."""
+        url = self.stage.database()
+        with self.stage.connect(url) as connection:
+            connection.execute(baseline.TABLE)
+        return url
+
+    @property
+    def bare_server(self) -> Gunicorn:
+        """The bare Flask endpoints."""
+        return self.stage.serve(self.bare_database, app=BASELINE)
+
+    def devices(self, users: int, each: int = 1) -> list[Device]:
+        """New users of Rejoin's shared database with their devices."""
+        return make_devices(self.engine, self.stage.settings(self.database), users, each)
+
+    def sized(self, usual: int) -> int:
+        """The measure's count: its own, or what `--size` says."""
+        return self.size or usual
+
+    @contextmanager
+    def shares(self, server: Gunicorn | None) -> Iterator[dict[str, float]]:
+        """Whose processor time it was meanwhile, in cores: filled in at the end."""
+        told: dict[str, float] = {}
+        # Processes that end meanwhile are not counted: each group is read by process.
+        groups = {
+            "client": [psutil.Process()],
+            "workers": server.workers() if server else [],
+            "postgres": self.stage.postgres_processes(),
+        }
+        before = {name: _times(group) for name, group in groups.items()}
+        start = time.perf_counter()
+        yield told
+        seconds = time.perf_counter() - start
+        groups["postgres"] = self.stage.postgres_processes()
+        for name, group in groups.items():
+            known = before[name]
+            spent = sum(now - known.get(pid, 0.0) for pid, now in _times(group).items())
+            told[name] = round(spent / seconds, 3)
+
+
+def _times(processes: Sequence[psutil.Process]) -> dict[int, float]:
+    """Processor seconds by pid, the kernel's and its own."""
+    found = {}
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            found[one.pid] = times.user + times.system
+    return found
+
+
+def hello(token: str) -> bytes:
+    """A request that costs nothing, to have a connection accepted."""
+    return request("GET", "/healthz", token)
+
+
+def together(shares: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """The mean of the runs' shares, in words that JSON keeps."""
+    return {
+        f"cores_{name}": round(sum(one[name] for one in shares) / len(shares), 3)
+        for name in GROUPS
+        if shares
+    }
+
+
+def figure(values: Sequence[float], unit: str) -> Figure:
+    return Figure(tuple(values), unit)

@@ -1,0 +1,113 @@
+"""The statements that a request runs, and what PostgreSQL says of each.
+
+The app runs in this process; the driver's cursor is watched while it answers one request. Each
+statement is then explained with the same values, in a transaction that is rolled back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from app import create_app
+from app.runtime import EXTENSION
+from app.settings import Settings
+from benchmarks.stage import Stage
+from storage.tables import metadata
+
+EXPLAIN: Final = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
+EXPLAINABLE: Final = ("SELECT", "WITH", "UPDATE", "INSERT", "DELETE")
+NAME_CHARS: Final = 40
+
+
+@dataclass(frozen=True)
+class Explained:
+    """`pages`: of 8 kB that were touched, in memory or not. `nodes`: the plan's scans."""
+
+    statement: str
+    milliseconds: float
+    pages: int
+    nodes: str
+    plan: Any
+
+    @property
+    def name(self) -> str:
+        """The statement's beginning: its verb and what it is about."""
+        flat = " ".join(self.statement.split())
+        verb = flat.split(maxsplit=1)[0]
+        tables = re.findall(r"\b(?:FROM|INTO|UPDATE|JOIN) ([a-z_]+)\b(?!\()", flat)
+        return f"{verb} {', '.join(dict.fromkeys(tables))}"[:NAME_CHARS]
+
+
+def explained(settings: Settings, token: str, body: object) -> list[Explained]:
+    """What a `POST /v1/sync` with this body runs. The request itself is carried out."""
+    app = create_app(settings)
+    headers = {"Authorization": f"Bearer {token}"}
+    with _watched() as seen:
+        answer = app.test_client().post("/v1/sync", json=body, headers=headers)
+    if answer.status_code != 200:
+        raise RuntimeError(f"answered {answer.status_code}: {answer.text[:300]}")
+    app.extensions[EXTENSION].engine.dispose()
+    # Each once: what the driver and the pool ask for themselves is none of ours.
+    ours = {text: values for text, values in seen if _is_ours(text)}
+    with Stage.connect(str(settings.database_url)) as connection:
+        told = [_explained(connection, *one) for one in ours.items()]
+    return [one for one in told if one is not None]
+
+
+def _is_ours(statement: str) -> bool:
+    """Whether it is about a table of the schema."""
+    of_table = any(re.search(rf"\b{name}\b", statement) for name in metadata.tables)
+    return of_table and statement.lstrip().upper().startswith(EXPLAINABLE)
+
+
+@contextmanager
+def _watched() -> Iterator[list[tuple[str, Any]]]:
+    """The statements and their values, of all of psycopg's cursors in this process."""
+    seen: list[tuple[str, Any]] = []
+    original: Any = psycopg.Cursor.execute
+
+    def execute(self: Any, query: Any, params: Any = None, **more: Any) -> Any:
+        text = query.as_string(self) if hasattr(query, "as_string") else query
+        seen.append((text if isinstance(text, str) else bytes(text).decode(), params))
+        return original(self, query, params, **more)
+
+    psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        psycopg.Cursor.execute = original  # type: ignore[method-assign]
+
+
+def _explained(connection: psycopg.Connection, statement: str, values: Any) -> Explained | None:
+    """None: it can't be run again, such as the registering of a device that is there by now."""
+    row: Any = None
+    # Twice: the first time it finds its pages.
+    for _ in range(2):
+        try:
+            row = connection.execute(EXPLAIN + statement, values).fetchone()
+        except psycopg.errors.UniqueViolation:
+            return None
+        finally:
+            connection.rollback()
+    (told,) = row[0]
+    plan = told["Plan"]
+    pages = plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
+    nodes = ", ".join(dict.fromkeys(_scans(plan)))
+    spent = told["Planning Time"] + told["Execution Time"]
+    return Explained(statement, spent, pages, nodes, told)
+
+
+def _scans(plan: dict[str, Any]) -> Iterator[str]:
+    """The scans of a plan: the index, or the table where all of it is read."""
+    if index := plan.get("Index Name"):
+        yield index
+    elif plan["Node Type"] == "Seq Scan":
+        yield f"all of {plan['Relation Name']}"
+    for inner in plan.get("Plans", ()):
+        yield from _scans(inner)
