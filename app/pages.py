@@ -32,7 +32,7 @@ def page_after(
         # Under the lock nobody else has moved: the only new entry of the clock is its own.
         clock = {str(visit.who.device_id): plan.accepted} if plan.head > part.cursor else {}
         return _page(after, [], cursor=plan.head, clock=clock)
-    return next_page(cur, after, visit, part, limits)
+    return next_page(cur, after, visit, part, limits, known=space.head)
 
 
 def nothing_new(space: Space, part: Pull) -> SpaceAnswer | None:
@@ -43,9 +43,14 @@ def nothing_new(space: Space, part: Pull) -> SpaceAnswer | None:
     return None
 
 
-def next_page(cur: Cursor, space: Space, visit: Visit, part: Pull, limits: Limits) -> SpaceAnswer:
-    """The next page. Raises `BadRequest` (`bad_page`)."""
-    token = _token(cur, space, part)
+def next_page(
+    cur: Cursor, space: Space, visit: Visit, part: Pull, limits: Limits, known: int | None = None
+) -> SpaceAnswer:
+    """The next page. Raises `BadRequest` (`bad_page`).
+
+    `known`: the head up to which a device may have got cursors, where its own push moved it on.
+    """
+    token = _token(cur, space, part, space.head if known is None else known)
     base = 0 if token.reset else part.cursor
     if base == space.head:
         return _page(space, [], cursor=space.head, clock={}, reset=token.reset)
@@ -64,9 +69,9 @@ def next_page(cur: Cursor, space: Space, visit: Visit, part: Pull, limits: Limit
     return _page(space, found, cursor=space.head, clock=clock, reset=token.reset)
 
 
-def _token(cur: Cursor, space: Space, part: Pull) -> PageToken:
+def _token(cur: Cursor, space: Space, part: Pull, known: int) -> PageToken:
     """The transfer that the request goes on with, or a new one."""
-    name, reset = str(space.id), _needs_reset(cur, space, part)
+    name, reset = str(space.id), _needs_reset(cur, space, part, known)
     if part.page is None:
         start = Place(1 if reset else part.cursor + 1, "", "")
         return PageToken(name, space.epoch, part.cursor, space.head, reset, start)
@@ -76,8 +81,7 @@ def _token(cur: Cursor, space: Space, part: Pull) -> PageToken:
     return token
 
 
-def _needs_reset(cur: Cursor, space: Space, part: Pull) -> bool:
-    survived = space.head
+def _needs_reset(cur: Cursor, space: Space, part: Pull, survived: int) -> bool:
     if part.epoch is not None and part.epoch < space.epoch:
         starts = spaces.epochs_after(cur, space.id, part.epoch)
         survived = min([survived, *(start.head for start in starts.values())])

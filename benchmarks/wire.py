@@ -1,9 +1,11 @@
 """HTTP/1.1 with as little work as can be: requests are bytes made beforehand, answers are cut out.
 
-`Line` is one keep-alive connection that blocks. `flood` drives many of them from one thread: each
-device has a line and a queue of requests, and sends the next one only after the answer; no more
-than `in_flight` wait at a time. It keeps count of its own processor time, so that every result
-says whether the generator was the bottleneck.
+`Line` is one keep-alive connection that blocks. `flood` drives several of them from one thread:
+each device has a queue of requests, and its next one waits for the answer to its last; whichever
+line is free takes the request of the device that has waited longest, as a proxy before the server
+would. (With a line for each device, the luck of which worker accepted how many of them would be
+measured.) It keeps count of its own processor time, so that every result says whether the
+generator was the bottleneck.
 """
 
 from __future__ import annotations
@@ -124,24 +126,25 @@ class Flood:
         return 1000 * ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-class _Device:
-    """A line and what is still to be sent on it."""
+class _Busy:
+    """A line, and the device whose request is on it."""
 
-    __slots__ = ("got", "line", "need", "queue", "sent_at")
+    __slots__ = ("device", "got", "need", "sent_at", "socket")
 
-    def __init__(self, line: Line, queue: Sequence[bytes]) -> None:
-        self.line, self.queue = line.socket, deque(queue)
+    def __init__(self, line: Line) -> None:
+        self.socket = line.socket
+        self.device: deque[bytes] = deque()
         self.got, self.need, self.sent_at = b"", 0, 0.0
 
-    def send(self) -> None:
-        self.got, self.need = b"", 0
-        data = self.queue.popleft()
+    def send(self, device: deque[bytes]) -> None:
+        self.got, self.need, self.device = b"", 0, device
+        data = device.popleft()
         self.sent_at = time.perf_counter()
-        self.line.sendall(data)
+        self.socket.sendall(data)
 
     def receive(self) -> bool:
         """Take what has come; whether the answer is whole."""
-        chunk = self.line.recv(RECEIVE_BYTES)
+        chunk = self.socket.recv(RECEIVE_BYTES)
         if not chunk:
             raise ConnectionError("the server hung up")
         self.got = self.got + chunk if self.got else chunk
@@ -151,33 +154,38 @@ class _Device:
         return 0 < self.need <= len(self.got)
 
 
-def flood(lines: Sequence[Line], queues: Sequence[Sequence[bytes]], in_flight: int) -> Flood:
-    """Send every queue on its line, in order. Raises RuntimeError at an answer that is no 200."""
-    waiting = deque(_Device(line, queue) for line, queue in zip(lines, queues, strict=True))
+def flood(lines: Sequence[Line], queues: Sequence[Sequence[bytes]]) -> Flood:
+    """Send every device's queue, in order, as many at a time as there are lines.
+
+    Raises RuntimeError at an answer that is no 200.
+    """
+    waiting = deque(deque(queue) for queue in queues if queue)
     latencies: list[float] = []
     down = busy = 0
     with selectors.DefaultSelector() as selector:
-        for device in waiting:
-            selector.register(device.line, selectors.EVENT_READ, device)
+        free = [_Busy(line) for line in lines]
+        for line in free:
+            selector.register(line.socket, selectors.EVENT_READ, line)
         cpu, start = time.process_time(), time.perf_counter()
-        while busy < in_flight and waiting:
-            waiting.popleft().send()
+        while free and waiting:
+            free.pop().send(waiting.popleft())
             busy += 1
         while busy:
             for key, _ in selector.select(TIMEOUT_SECONDS):
-                device = key.data
-                if not device.receive():
+                line = key.data
+                if not line.receive():
                     continue
-                latencies.append(time.perf_counter() - device.sent_at)
-                down += len(device.got)
-                if device.got[9:12] != b"200":
-                    raise RuntimeError(f"answered {device.got[:600]!r}")
-                if device.queue:
-                    waiting.append(device)
+                latencies.append(time.perf_counter() - line.sent_at)
+                down += len(line.got)
+                if line.got[9:12] != b"200":
+                    raise RuntimeError(f"answered {line.got[:600]!r}")
+                if line.device:
+                    waiting.append(line.device)
                 if waiting:
-                    waiting.popleft().send()
-                else:
-                    busy -= 1
+                    line.send(waiting.popleft())
+                    continue
+                free.append(line)
+                busy -= 1
         end, cpu_end = time.perf_counter(), time.process_time()
     return Flood(end - start, cpu_end - cpu, latencies, down)
 

@@ -82,19 +82,20 @@ def by_device(
     return replicas, VectorClock({Replica(number): counter for _, number, counter in rows})
 
 
-_NAME: Final = "SELECT device_id::text FROM replicas WHERE space_id = %s AND number = %s"
+_NAMES: Final = "SELECT number, device_id::text FROM replicas WHERE space_id = %s"
 
 
 class Names:
-    """The device of a replica, read when it is asked for and remembered for one request."""
+    """The device of a replica. All of a space are read when the first is asked for: a record in
+    conflict names many.
+    """
 
     def __init__(self, cur: Cursor, space: UUID) -> None:
         self._cur, self._space = cur, space
-        self._names: dict[Replica, DeviceId] = {}
+        self._names: dict[Replica, DeviceId] | None = None
 
     def __call__(self, replica: Replica) -> DeviceId:
-        if replica not in self._names:
-            self._cur.execute(_NAME, (self._space, replica))
-            row = self._cur.fetchone()
-            self._names[replica] = DeviceId(row[0] if row else "")
+        if self._names is None:
+            self._cur.execute(_NAMES, (self._space,))
+            self._names = {Replica(number): DeviceId(device) for number, device in self._cur}
         return self._names[replica]

@@ -15,6 +15,11 @@ class Limits:
 
     changes_per_request: int = _limit(1_000, "changes in one request, of all its spaces")
     operations_per_change: int = _limit(1_000, "operations in one change: one local transaction")
+    work_per_request: int = _limit(
+        50_000,
+        "steps of merging in one request: one for each operation, and one for each field that a"
+        " new row looks at; changes beyond it wait for the next request",
+    )
     body_bytes: int = _limit(8 * 2**20, "bytes of a request body after decompression")
     value_bytes: int = _limit(256 * 2**10, "bytes of one value as JSON")
     record_bytes: int = _limit(2**20, "bytes of one record as JSON, with its siblings")

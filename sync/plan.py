@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sync.changes import BadChange, Change, Key, Put
+from sync.changes import Add, BadChange, Change, Key, Operation, Put, Remove
 from sync.clock import (
     CausalContext,
     DeviceId,
@@ -30,7 +30,7 @@ from sync.clock import (
     corrected,
 )
 from sync.errors import BadRequest, Conflict, Refused
-from sync.fields import Register, Tail
+from sync.fields import ObservedRemoveSet, Register, Tail
 from sync.limits import Limits
 from sync.records import Record, apply
 from sync.requests import SpaceRequest
@@ -173,12 +173,16 @@ class _Push:
         self.state, self.plan, self.limits = state, plan, limits
         self.received_at, self.sent_at = received_at, sent_at
         self.records: dict[Key, Record] = dict(state.records)
+        self.work = 0
         self.contexts: dict[object, tuple[CausalContext, CausalContext] | Refused] = {}
 
     def decide(self, changes: Iterable[Change | BadChange]) -> None:
         changes = list(changes)
         self._load_tails(changes)
         for change in changes:
+            # The rest is not decided, and `accepted` says so: the device sends it again.
+            if self.work > self.limits.work_per_request:
+                break
             if isinstance(change, BadChange):
                 self._refuse(change.counter, change.body, change.digest, change.error)
             else:
@@ -204,6 +208,7 @@ class _Push:
         for index, op in enumerate(change.ops):
             key = (op.collection, op.id)
             before = touched.get(key) or self.records.get(key)
+            self.work += _work(before, op)
             try:
                 touched[key], op_met = apply(before, op, seen, write, self.limits)
             except Refused as error:
@@ -294,6 +299,20 @@ class _Push:
             return self._contexts(change)[1].cursor
         except Refused:
             return self.state.history.head
+
+
+def _work(record: Record | None, op: Operation) -> int:
+    """How many steps the operation takes: of copying a record or a set, a hundred fields or
+    elements make one; clearing a new row looks at each field.
+    """
+    if record is None:
+        return 1
+    fields = len(record.fields)
+    copied, cleared = fields, fields if isinstance(op, Put) and op.new else 0
+    if isinstance(op, Add | Remove):
+        value = record.fields.get(op.field)
+        copied += len(value.elements) if isinstance(value, ObservedRemoveSet) else 0
+    return 1 + cleared + copied // 100
 
 
 def _begun(change: Change) -> set[Key]:

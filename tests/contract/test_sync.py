@@ -204,6 +204,15 @@ def test_a_cursor_from_a_lost_history_is_reset(a: Phone) -> None:
     assert a.cursor == 1
 
 
+def test_a_cursor_from_a_lost_history_is_reset_even_if_its_own_push_reaches_it(a: Phone) -> None:
+    a.sync(a.change(put("t1", new=True, n=1)))
+    a.cursor = 3
+    first, second = (a.change(put(id_), context={"cursor": 1}) for id_ in ("t2", "t3"))
+    answer = a.sync(first, second)
+    assert (answer["reset"], answer["head"]) == (True, 3)
+    assert len(answer["records"]) == 3
+
+
 def test_messagepack_holds_the_same(a: Phone) -> None:
     change = a.change(put("t1", new=True, title="Milk", big=2**63 - 1))
     body = {"spaces": {"me": {"cursor": 0, "counter": 1, "changes": [change]}}}

@@ -37,8 +37,8 @@ class Servers:
         self.apps: list[Flask] = []
         self.copies: list[str] = []
 
-    def on(self, database: str) -> FlaskClient:
-        app = create_app(Settings.from_environ(_environment(database, self.data)))
+    def on(self, database: str, **more: str) -> FlaskClient:
+        app = create_app(Settings.from_environ(_environment(database, self.data) | more))
         self.apps.append(app)
         return app.test_client()
 
@@ -101,6 +101,20 @@ def test_devices_give_back_what_a_restored_backup_does_not_have(
     ]
     assert a.execute("SELECT count(*) FROM lists").fetchone() == (1,)
     assert [device.status().refused for device in fleet.devices] == [[], [], []]
+    fleet.close()
+
+
+def test_what_is_too_much_work_for_one_request_goes_with_the_next(
+    servers: Servers, fresh_database: Callable[[], str], tmp_path: Path
+) -> None:
+    fleet = Fleet(servers.on(fresh_database(), REJOIN_LIMIT_WORK_PER_REQUEST="20"), tmp_path)
+    a, b = prepare(fleet.device()), prepare(fleet.device())
+    for number in range(100):
+        a.execute("INSERT INTO lists VALUES (?, 'x')", (number,))
+    a.sync()
+    assert a.status().pending == 0
+    b.sync()
+    assert rows(a) == rows(b)
     fleet.close()
 
 

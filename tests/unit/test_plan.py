@@ -79,6 +79,14 @@ def test_a_repeat_keeps_the_time_that_the_first_receipt_gave_it() -> None:
     assert space.fingerprint() == before
 
 
+def test_what_is_too_much_work_for_one_request_is_left_for_the_next() -> None:
+    space = Space(replace(Limits(), work_per_request=2))
+    five = [change(n, increment()) for n in (1, 2, 3, 4, 5)]
+    assert push(space, *five)["accepted"] == 3
+    assert push(space, *five)["accepted"] == 5
+    assert total(space) == 5
+
+
 # All or none --------------------------------------------------------------------------------
 
 
