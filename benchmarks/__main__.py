@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import charts, machine, profile, table
+from benchmarks import charts, machine, page, profile, table
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.stage import FOLDER, Stage
@@ -36,6 +36,7 @@ MEASURES: Final = {
     "growth": "push and pull at 1,000, 100,000 and 1,000,000 records",
     "scale": "a million records in one space, and 10,000 spaces",
 }
+TITLES: Final = MEASURES | {"layers": "where the time goes: one request at a time, one worker"}
 ELSEWHERE: Final = {"ceiling": "benchmarks.ceiling", "postgres": "benchmarks.machine"}
 
 
@@ -51,7 +52,7 @@ def main() -> int:
     functions: dict[str, str] = {}
     with Stage(asked.workers, {}) as stage:
         bench = Bench(stage, asked.runs, asked.size, lambda text: console.print(f"[dim]{text}[/]"))
-        about = machine.described(bench)
+        about = machine.described(bench) | {"runs": asked.runs}
         _introduce(console, about, asked)
         # A chart of a part, or of another size, is not for the docs.
         charts.into(charts.FOLDER if asked.charts else FOLDER / "charts")
@@ -68,7 +69,7 @@ def main() -> int:
             table.show(console, title, told[name])
         if asked.profile or not asked.measures:
             told["layers"], functions = profile.run(bench, asked.measures)
-            table.show(console, "layers: one request at a time, one worker", told["layers"])
+            table.show(console, f"layers: {TITLES['layers']}", told["layers"])
     if asked.profile:
         for kind, text in functions.items():
             console.rule(kind)
@@ -76,6 +77,8 @@ def main() -> int:
     seconds = time.monotonic() - start
     charts.ratios([row for rows in told.values() for row in rows])
     asked.json.parent.mkdir(parents=True, exist_ok=True)
+    if asked.charts:
+        page.write(charts.FOLDER / "BENCHMARKS.md", about, told, TITLES)
     data = table.as_json(about, told, seconds)
     asked.json.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
     return _end(console, told, seconds, asked.json)
@@ -134,4 +137,7 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -17,7 +17,7 @@ from benchmarks import baseline
 from benchmarks.devices import Device, make_devices
 from benchmarks.figures import Figure
 from benchmarks.stage import BASELINE, Gunicorn, Stage
-from benchmarks.wire import request
+from benchmarks.wire import Flood, request
 from storage.engine import make_engine
 
 SEED: Final = 20_251_122
@@ -33,8 +33,8 @@ class Bench:
     size: int | None = None
     say: Callable[[str], None] = print
     dice: random.Random = field(default_factory=lambda: random.Random(SEED))
-    # What one measure leaves for another: a space with a million records.
-    kept: dict[str, Any] = field(default_factory=dict)
+    # What one measure leaves for another: spaces by the number of their records.
+    kept: dict[int, Any] = field(default_factory=dict)
 
     @cached_property
     def database(self) -> str:
@@ -118,3 +118,9 @@ def together(shares: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 def figure(values: Sequence[float], unit: str) -> Figure:
     return Figure(tuple(values), unit)
+
+
+def generator(floods: Sequence[Flood]) -> str:
+    """How busy the load generator was: far from a core, it was not the bottleneck."""
+    share = max(flood.cpu_seconds / flood.seconds for flood in floods)
+    return f"generator {100 * share:.0f} % of a core"

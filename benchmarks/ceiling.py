@@ -15,7 +15,7 @@ from app.settings import ROOT
 from benchmarks.bench import Bench, figure
 from benchmarks.devices import encoded, envelope, new_rows, part
 from benchmarks.figures import Row
-from benchmarks.wire import Flood, flood, open_lines, request
+from benchmarks.wire import Flood, flooded, request
 
 REQUESTS: Final = 16_000
 IN_FLIGHT: Final = 16
@@ -25,7 +25,7 @@ TOKEN: Final = "t" * 400
 
 def run(bench: Bench) -> list[Row]:
     """Rates in requests a second."""
-    each = max(1, bench.sized(REQUESTS) // IN_FLIGHT)
+    each = max(4, bench.sized(REQUESTS) // IN_FLIGHT)
     idle = request("POST", "/v1/sync", TOKEN, encoded(envelope(part(20, 20, []))))
     changes = new_rows(1, 20, 0, bench.dice)
     push = request("POST", "/v1/sync", TOKEN, encoded(envelope(part(0, 20, changes))))
@@ -55,9 +55,4 @@ def run(bench: Bench) -> list[Row]:
 
 
 def _flood(address: tuple[str, int], data: bytes, each: int) -> Flood:
-    lines = open_lines(address, IN_FLIGHT, data)
-    try:
-        return flood(lines, [[data] * each] * IN_FLIGHT, IN_FLIGHT)
-    finally:
-        for line in lines:
-            line.close()
+    return flooded(address, data, [[data] * (each // 4)] * (IN_FLIGHT * 4), IN_FLIGHT)

@@ -35,11 +35,11 @@ _DECIDE: Final = """
 VARIETY: Final = 500
 
 
-def rows(bench: Bench, engine: Engine, device: Device, last: int, first: int = 1) -> list[str]:
-    """The positions `first` to `last`, a new record of the device at each; returns the ids."""
+def rows(bench: Bench, engine: Engine, device: Device, last: int) -> list[str]:
+    """The positions 1 to `last`, a new record of the device at each; returns the ids."""
     values = [fields(bench.dice) for _ in range(VARIETY)]
     ids = []
-    for start in range(first, last + 1, BATCH):
+    for start in range(1, last + 1, BATCH):
         end = min(start + BATCH, last + 1)
         batch = [(n, record_id(n, bench.dice)) for n in range(start, end)]
         ids += [id_ for _, id_ in batch]

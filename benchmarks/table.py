@@ -14,7 +14,8 @@ COLOURS = {"ok": "green", "below": "red", "": "white"}
 
 def show(console: Console, title: str, rows: list[Row]) -> None:
     """A table of one measure: medians, and the least and the most in brackets."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    console.print(f"[bold]{title}[/]")
+    table = Table(box=None, pad_edge=False)
     for name in ("what", "median (min…max)", "baseline", "ratio", "goal", ""):
         table.add_column(name, no_wrap=name != "", overflow="fold")
     for row in rows:

@@ -190,11 +190,16 @@ def flood(lines: Sequence[Line], queues: Sequence[Sequence[bytes]]) -> Flood:
     return Flood(end - start, cpu_end - cpu, latencies, down)
 
 
-def open_lines(address: Address, count: int, hello: bytes) -> list[Line]:
-    """Connections that a worker has accepted: each has had a first answer."""
-    lines = []
-    for _ in range(count):
-        line = Line(address)
-        line.ask(hello)
-        lines.append(line)
-    return lines
+def flooded(
+    address: Address, hello: bytes, queues: Sequence[Sequence[bytes]], in_flight: int
+) -> Flood:
+    """A flood on new lines, each of which a worker has accepted: it has had a first answer."""
+    lines: list[Line] = []
+    try:
+        for _ in range(in_flight):
+            lines.append(Line(address))
+            lines[-1].ask(hello)
+        return flood(lines, queues)
+    finally:
+        for line in lines:
+            line.close()

@@ -1,21 +1,21 @@
 """50 users with a device each push 20 requests of 20 changes, 16 in flight.
 
-Counted: requests. Each device has a connection of its own and sends its next request after the
-answer to its last. The baseline is a bare Flask endpoint behind the same gunicorn configuration,
-which checks the same token and commits one inserted row: as many requests, as many connections,
-a body of eight bytes.
+Counted: requests. Each device sends its next request after the answer to its last; they share 16
+connections, as behind a proxy. The baseline is a bare Flask endpoint behind the same gunicorn
+configuration, which checks the same token and commits one inserted row: as many requests, as many
+connections, a body of eight bytes.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.bench import Bench, figure, hello, together
+from benchmarks.bench import Bench, figure, generator, hello, together
 from benchmarks.devices import FORMATS, Device, encoded, envelope, new_rows, part
 from benchmarks.figures import Row
 from benchmarks.measures.push import verify
 from benchmarks.stage import Gunicorn
-from benchmarks.wire import Flood, flood, open_lines, request
+from benchmarks.wire import Flood, flooded, request
 
 GOAL: Final = 0.5
 USERS, REQUESTS, CHANGES, IN_FLIGHT = 50, 20, 20, 16
@@ -24,7 +24,6 @@ USERS, REQUESTS, CHANGES, IN_FLIGHT = 50, 20, 20, 16
 def run(bench: Bench) -> list[Row]:
     """Rates in requests a second."""
     each = max(1, bench.sized(USERS * REQUESTS) // USERS)
-    bench.say(f"devices: {USERS} users × {each} requests × {CHANGES} changes")
     floods: list[Flood] = []
     bare: list[Flood] = []
     packed: list[Flood] = []
@@ -46,7 +45,8 @@ def run(bench: Bench) -> list[Row]:
         "client_cpu_share": figure([f.cpu_seconds / f.seconds for f in floods], "").median,
         "bare_client_cpu_share": figure([f.cpu_seconds / f.seconds for f in bare], "").median,
     }
-    note = f"{facts['changes_per_second']:,.0f} changes/s, p99 {facts['p99_ms']:.0f} ms"
+    note = f"{facts['changes_per_second']:,.0f} changes/s, p99 {facts['p99_ms']:.0f} ms;"
+    note += f" {generator(floods)}"
     base = figure([f.rate for f in bare], unit)
     return [
         Row("devices, JSON ÷ bare token + row", figure([f.rate for f in floods], unit), base,
@@ -82,9 +82,4 @@ def _bare(bench: Bench, each: int) -> Flood:
 
 
 def _flood(server: Gunicorn, devices: list[Device], queues: list[list[bytes]]) -> Flood:
-    lines = open_lines(server.address, len(devices), hello(devices[0].token))
-    try:
-        return flood(lines, queues, IN_FLIGHT)
-    finally:
-        for line in lines:
-            line.close()
+    return flooded(server.address, hello(devices[0].token), queues, IN_FLIGHT)

@@ -1,4 +1,4 @@
-"""Sync with nothing new, 16 in flight on connections that stay open.
+"""Sync with nothing new: 50 devices, 16 in flight, on connections that stay open.
 
 Counted: requests. The baseline is a bare Flask endpoint that checks the same token, and no
 database. That nothing is written is shown by PostgreSQL: its next transaction number (only what
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.bench import Bench, figure, hello, together
+from benchmarks.bench import Bench, figure, generator, hello, together
 from benchmarks.devices import Device, encoded, envelope, new_rows, part
 from benchmarks.figures import Row
 from benchmarks.stage import Gunicorn
-from benchmarks.wire import Flood, Line, flood, open_lines, request
+from benchmarks.wire import Flood, Line, flooded, request
 
 GOAL: Final = 0.6
-IN_FLIGHT: Final = 16
-CHANGES: Final = 20
+USERS, IN_FLIGHT, CHANGES = 50, 16, 20
 _WRITTEN: Final = """
     SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
            pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
@@ -26,8 +25,8 @@ _WRITTEN: Final = """
 
 def run(bench: Bench) -> list[Row]:
     """Rates in requests a second."""
-    each = max(1, bench.sized(4_000) // IN_FLIGHT)
-    devices = bench.devices(IN_FLIGHT)
+    each = max(1, bench.sized(4_000) // USERS)
+    devices = bench.devices(USERS)
     queues = [[_settled(bench, device)] * each for device in devices]
     bare_queues = [[request("POST", "/token", device.token, b'{"n": 1}')] * each
                    for device in devices]  # fmt: skip
@@ -47,7 +46,7 @@ def run(bench: Bench) -> list[Row]:
         bare.append(_flood(bench.bare_server, devices, bare_queues))
     transactions, log = (max(column) for column in zip(*written, strict=True))
     facts = together(shares) | {
-        "requests": each * IN_FLIGHT,
+        "requests": each * USERS,
         "written_transactions": transactions,
         "wal_bytes": log,
         "p50_ms": figure([f.percentile(0.5) for f in floods], "ms").median,
@@ -55,7 +54,7 @@ def run(bench: Bench) -> list[Row]:
         "client_cpu_share": figure([f.cpu_seconds / f.seconds for f in floods], "").median,
         "bare_client_cpu_share": figure([f.cpu_seconds / f.seconds for f in bare], "").median,
     }
-    note = f"in a run: {transactions} transactions wrote, {log} B of log"
+    note = f"in a run {transactions} transactions wrote, {log} B of log; {generator(floods)}"
     unit = "requests/s"
     base = figure([f.rate for f in bare], unit)
     rate = figure([f.rate for f in floods], unit)
@@ -82,9 +81,4 @@ def _written(bench: Bench) -> tuple[int, int]:
 
 
 def _flood(server: Gunicorn, devices: list[Device], queues: list[list[bytes]]) -> Flood:
-    lines = open_lines(server.address, len(devices), hello(devices[0].token))
-    try:
-        return flood(lines, queues, IN_FLIGHT)
-    finally:
-        for line in lines:
-            line.close()
+    return flooded(server.address, hello(devices[0].token), queues, IN_FLIGHT)

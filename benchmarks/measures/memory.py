@@ -11,7 +11,7 @@ from typing import Any, Final
 from benchmarks.bench import Bench, figure, hello
 from benchmarks.devices import Device, change, encoded, envelope, fields, part, put, record_id
 from benchmarks.figures import Row
-from benchmarks.wire import flood, open_lines, request
+from benchmarks.wire import flooded, request
 
 USERS, CHANGES, IN_FLIGHT, STEPS = 50, 100, 16, 10
 UNIT: Final = "MB"
@@ -26,12 +26,10 @@ def run(bench: Bench) -> list[Row]:
     phones = [_Phone(device) for device in devices]
     each = max(1, count // (USERS * CHANGES * STEPS))
     told: list[list[float]] = []
-    lines = open_lines(server.address, USERS, hello(devices[0].token))
     for _ in range(STEPS):
-        flood(lines, [phone.requests(bench, each) for phone in phones], IN_FLIGHT)
+        queues = [phone.requests(bench, each) for phone in phones]
+        flooded(server.address, hello(devices[0].token), queues, IN_FLIGHT)
         told.append([worker.memory_info().rss / 2**20 for worker in server.workers()])
-    for line in lines:
-        line.close()
     first, last = told[0], told[-1]
     facts: dict[str, Any] = {
         "changes": each * USERS * CHANGES * STEPS,

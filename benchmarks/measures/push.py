@@ -61,7 +61,7 @@ def run(bench: Bench) -> list[Row]:
 def warm_up(bench: Bench) -> None:
     """Each worker has loaded everything, and has its connections."""
     for device in bench.devices(8):
-        bodies = requests(bench, device, 100, "json", None)
+        bodies = requests(bench, device, min(BATCH, bench.sized(BATCH)), "json", None)
         with Line(bench.server.address) as line:
             _seconds(line, bodies)
         forget(bench, device)

@@ -17,11 +17,10 @@ from benchmarks.devices import Device, encoded, envelope, make_devices, new_rows
 from benchmarks.figures import Row
 from benchmarks.measures import growth
 from benchmarks.stage import Gunicorn
-from benchmarks.wire import Flood, flood, open_lines, request
+from benchmarks.wire import Flood, flooded, request
 from storage.engine import make_engine
 
 SPACES, RECORDS, ASKED, CHANGES, IN_FLIGHT = 10_000, 100, 400, 20, 16
-LINES: Final = 32
 RECORDS_IN_ONE: Final = 1_000_000
 
 
@@ -49,7 +48,7 @@ def run(bench: Bench) -> list[Row]:
     where = f"{count:,} × {RECORDS}"
     rows += _explained(bench, many, unused, unused, RECORDS, where)
     big = growth.grown(bench, min(RECORDS_IN_ONE, bench.sized(RECORDS_IN_ONE)))
-    where = f"1 × {big.filled:,}"
+    where = f"1 × {big.records:,}"
     return rows + _explained(bench, big.url, big.writer, big.reader, big.head, where)
 
 
@@ -70,24 +69,19 @@ def _many(bench: Bench, count: int) -> tuple[str, list[Device]]:
 
 
 def _asked(bench: Bench, server: Gunicorn, devices: list[Device], head: int) -> tuple[Flood, Flood]:
-    """A push by each of the devices, then a pull from before it. Lines are shared by devices."""
+    """A push by each of the devices, then a pull from before it."""
     pushes, pulls = [], []
     for device in devices:
         changes = new_rows(head + 1, CHANGES, head, bench.dice)
         push = encoded(envelope(part(head, head + CHANGES, changes)))
         pull = encoded(envelope({"epoch": 1, "cursor": head}))
-        pushes.append(request("POST", "/v1/sync", device.token, push))
-        pulls.append(request("POST", "/v1/sync", device.token, pull))
-    lines = open_lines(server.address, LINES, hello(devices[0].token))
-    try:
-        made = [
-            flood(lines, [queue[n::LINES] for n in range(LINES)], IN_FLIGHT)
-            for queue in (pushes, pulls)
-        ]
-    finally:
-        for line in lines:
-            line.close()
-    return made[0], made[1]
+        pushes.append([request("POST", "/v1/sync", device.token, push)])
+        pulls.append([request("POST", "/v1/sync", device.token, pull)])
+    first = hello(devices[0].token)
+    return (
+        flooded(server.address, first, pushes, IN_FLIGHT),
+        flooded(server.address, first, pulls, IN_FLIGHT),
+    )
 
 
 def _explained(
