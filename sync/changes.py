@@ -103,8 +103,9 @@ class Change(Struct, frozen=True, omit_defaults=True):
         """The change whole, as ASCII JSON."""
         return _ascii(self.tree())
 
-    def tree(self) -> object:
-        return msgspec.to_builtins(self, enc_hook=_plain)
+    def tree(self) -> dict[str, Any]:
+        tree: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_plain)
+        return tree
 
 
 class BadChange(Struct, frozen=True):
@@ -130,7 +131,7 @@ def _digest_of(change: Change) -> bytes:
         return change.form()[1]
     # Lone surrogates have no bytes; MessagePack has types and keys that JSON has not.
     except (UnicodeEncodeError, TypeError):
-        return _digest(change.tree())
+        return _digest(_without_context(change.tree()))
 
 
 def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Change | BadChange:
@@ -154,7 +155,13 @@ def from_tree(tree: object, limits: Limits, doubled: type[dict[str, Any]]) -> Ch
         error = Refused("invalid_text")
     except Refused as refused:
         error = refused
-    return BadChange(counter, error, _ascii(tree), _digest(tree))
+    form = _without_context(tree) if type(tree) is dict else tree
+    return BadChange(counter, error, _ascii(tree), _digest(form))
+
+
+def _without_context(tree: dict[str, Any]) -> dict[str, Any]:
+    """What tells a repeat from a fork."""
+    return {name: part for name, part in tree.items() if name != "context"}
 
 
 def _ascii(tree: object, *, sort_keys: bool = False) -> str:

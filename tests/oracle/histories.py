@@ -314,6 +314,9 @@ def search(seeds: range, steps: int) -> None:
         try:
             run(history)
         except Exception as error:
-            short = shortened(history)
-            lines = "\n".join(f"    {action!r}," for action in short)
-            raise AssertionError(f"seed {seed}, in short:\n{lines}") from error
+            raise AssertionError(f"seed {seed}, {in_short(history)}") from error
+
+
+def in_short(history: History) -> str:
+    lines = "\n".join(f"    {action!r}," for action in shortened(history))
+    return f"in short:\n{lines}"

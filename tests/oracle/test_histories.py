@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.oracle.histories import ELEMENTS, FATES, VALUES, perform, search
+from tests.oracle.histories import ELEMENTS, FATES, VALUES, History, in_short, perform, search
 from tests.oracle.model import Op
 from tests.oracle.world import DEVICES_MAX, SKEWS_MS, World
 
@@ -48,11 +48,15 @@ wild = st.one_of(puts, deletes, steps, adds, removes, mistyped, unknown)
 class Histories(RuleBasedStateMachine):
     """Each rule is something that happens to devices; the world compares after each."""
 
+    newest: History = []
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        Histories.newest = []
 
     def do(self, name: str, **given: Any) -> None:
+        self.newest.append((name, given))
         perform(self.world, (name, given))
 
     @initialize(skews=st.tuples(*[st.sampled_from(SKEWS_MS)] * 3))
@@ -141,6 +145,8 @@ QUICK = settings(
     stateful_step_count=40,
     derandomize=True,
     report_multiple_bugs=False,
+    # `in_short` takes a second where Hypothesis' own shrinking takes minutes.
+    phases=[Phase.generate],
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -149,7 +155,14 @@ SEEDS, STEPS = 900, 60
 
 
 def test_whatever_happens_the_server_and_every_device_hold_what_the_protocol_defines() -> None:
-    run_state_machine_as_test(Histories, settings=QUICK)
+    _explore(QUICK)
+
+
+def _explore(how: settings) -> None:
+    try:
+        run_state_machine_as_test(Histories, settings=how)
+    except Exception as error:
+        raise AssertionError(in_short(Histories.newest)) from error
 
 
 def test_longer_histories_of_every_mood_hold_too() -> None:
@@ -171,4 +184,4 @@ def test_new_histories_hold_for_as_long_as_one_cares_to_look() -> None:
 @pytest.mark.soak
 def test_hypothesis_finds_nothing_in_many_more_examples() -> None:
     many = settings(QUICK, max_examples=int(_soak_seconds() * 15), derandomize=False)
-    run_state_machine_as_test(Histories, settings=many)
+    _explore(many)

@@ -127,6 +127,13 @@ def test_the_form_is_the_operations_and_the_time_and_not_the_context() -> None:
     assert len({form(tree(PUT)), *map(form, others)}) == 7
 
 
+@pytest.mark.parametrize(
+    "op", [PUT, {"op": "multiply"}, {**STEP, "by": 1.5}, {**PUT, "id": "\ud800"}, {**PUT, "id": ""}]
+)
+def test_the_context_is_no_part_of_the_form_of_any_change(op: Any) -> None:
+    assert form(tree(op)) == form(tree(op, context={"cursor": 9, "epoch": 3}))
+
+
 def test_the_form_of_a_refused_change_tells_its_repeat_from_another() -> None:
     one, other = tree({"op": "multiply", "by": 2}), tree({"op": "multiply", "by": 3})
     assert form(one) == form(one)
