@@ -80,13 +80,15 @@ class Exchange:
 
     def pull(self, visit: Visit, name: str, part: Pull, wait: float = 0) -> SpaceAnswer:
         """What the cursor has not seen; with nothing new, waits up to `wait` seconds for it."""
-        mark = self.hints.mark()
         answer, space = self._pull(visit, name, part)
-        while wait > 0 and answer.cursor == part.cursor == answer.head:
-            wait -= self.hints.wait(space.id, mark, wait)
-            mark = self.hints.mark()
-            answer, space = self._pull(visit, name, part)
-        return answer
+        if wait <= 0 or _has_news(answer, part):
+            return answer
+        with self.hints.watch(space.id) as wait_for_hint:
+            while True:
+                answer, _ = self._pull(visit, name, part)
+                if wait <= 0 or _has_news(answer, part):
+                    return answer
+                wait -= wait_for_hint(wait)
 
     def _pull(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space]:
         # Most pulls find nothing new, and learn it from one statement.
@@ -117,6 +119,10 @@ class Exchange:
     def _tell(self, space: Space, plan: Plan) -> None:
         if plan.entries:
             self.hints.tell(space.id)
+
+
+def _has_news(answer: SpaceAnswer, part: Pull) -> bool:
+    return not part.cursor == answer.cursor == answer.head
 
 
 def _opened(cur: Cursor, visit: Visit, name: str, part: Pull) -> Space:

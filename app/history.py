@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from tempfile import TemporaryFile
+from typing import Final
 
 import msgspec
 from sqlalchemy import Engine
@@ -19,12 +21,14 @@ from sync.answers import (
     LoggedChange,
     OutcomesAnswer,
     OutcomeShown,
-    RecordDelta,
     SnapshotHead,
 )
 from sync.clock import Replica
 from sync.deltas import delta
 from sync.limits import Limits
+
+# Of a snapshot, as it is read back from the disk and sent.
+CHUNK_BYTES: Final = 64 * 2**10
 
 
 def outcomes(
@@ -55,20 +59,30 @@ def log(
         return LogAnswer(space.epoch, space.head, changes)
 
 
-def snapshot(engine: Engine, visit: Visit, name: str) -> Iterator[SnapshotHead | RecordDelta]:
-    """The whole space as it is at one moment: totals first, then the records that are alive.
+def snapshot(engine: Engine, visit: Visit, name: str) -> Iterator[bytes]:
+    """The whole space as it is at one moment, as lines of JSON in chunks: totals first, at once,
+    then the records that are alive.
 
-    Holds a connection until it is exhausted or closed. What it raises, it raises at the first.
+    The records are set aside on the disk before they are sent: a reader who is slow, or doesn't
+    read at all, holds no connection to PostgreSQL. What it raises, it raises at the first chunk.
     """
-    with one_moment(engine) as connection:
-        cur = cursor(connection)
-        space = open_space(cur, visit.who, name, "read")
-        total = records.count(cur, space.id)
-        clock = replicas.clock_after(cur, space.id, 0)
-        yield SnapshotHead(space.epoch, space.head, total, clock)
-        names = Names(cur, space.id)
-        for row in records.every(connection, space.id):
-            yield delta(row, 0, names, visit.raw)
+    with TemporaryFile() as spool:
+        with one_moment(engine) as connection:
+            cur = cursor(connection)
+            space = open_space(cur, visit.who, name, "read")
+            total = records.count(cur, space.id)
+            clock = replicas.clock_after(cur, space.id, 0)
+            yield _line(SnapshotHead(space.epoch, space.head, total, clock))
+            names = Names(cur, space.id)
+            for row in records.every(connection, space.id):
+                spool.write(_line(delta(row, 0, names, visit.raw)))
+        spool.seek(0)
+        while chunk := spool.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _line(value: object) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
 
 
 def _outcome(row: journal.Outcome) -> OutcomeShown:

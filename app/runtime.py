@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from app.exchange import Exchange
 from app.hints import Hints
 from app.settings import Settings
+from app.streams import Streams
 from storage.engine import make_engine
 from sync.limits import Limits
 
@@ -32,6 +33,7 @@ class Runtime:
         self.settings = settings
         self.clock: Callable[[], float] = time.time
         self._hints = Hints()
+        self.streams = Streams()
         self._engine: Engine | None = None
         self._owner = 0
 

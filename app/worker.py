@@ -1,17 +1,23 @@
-"""gunicorn's gevent worker, that lets idle connections go when it is told to go.
+"""gunicorn's gevent worker, with two repairs.
 
-Promise: a stop waits for requests, never for connections that are kept for a next one. Without
-it every restart would last gunicorn's whole graceful timeout, as phones and proxies keep theirs.
+Promises: a stop waits for requests, never for connections that are kept for a next one, or every
+restart would last gunicorn's whole graceful timeout, as phones and proxies keep theirs; a client
+that neither reads nor writes is given up.
 """
 
 from __future__ import annotations
 
+from socket import socket
 from types import TracebackType
 from typing import Self
 
 import gevent
 from gevent import Greenlet, Timeout, getcurrent
 from gunicorn.workers.ggevent import GeventWorker
+
+# A client that takes nothing of its answer, or gives nothing of its body, for so long is gone.
+# Longer than gunicorn.conf.py's keepalive, which ends the wait for a next request.
+SILENCE_SECONDS = 120
 
 
 class _Pause(Timeout):  # type: ignore[misc]
@@ -44,6 +50,11 @@ class _Pause(Timeout):  # type: ignore[misc]
 
 class Worker(GeventWorker):  # type: ignore[misc]
     """See the module. `notify` is what gunicorn calls every second, also while it stops."""
+
+    def handle(self, listener: object, client: socket, address: object) -> None:
+        # In place of GeventWorker's own, which lets a socket wait for ever.
+        client.settimeout(SILENCE_SECONDS)
+        super(GeventWorker, self).handle(listener, client, address)
 
     def timeout_ctx(self) -> _Pause:
         return _Pause(self.cfg.keepalive, self._pauses())

@@ -35,7 +35,9 @@ _HORIZON: Final = text("""
     SELECT greatest(
         (SELECT coalesce(min(least(r.cursor, s.head)), 0) FROM replicas r
          JOIN devices d ON d.id = r.device_id
-         WHERE r.space_id = s.id AND d.revoked_at IS NULL AND d.frozen_at IS NULL),
+         JOIN memberships m ON m.space_id = r.space_id AND m.user_id = d.user_id
+         WHERE r.space_id = s.id AND r.cursor > 0 AND d.revoked_at IS NULL
+           AND d.frozen_at IS NULL AND m.withdrawn_at IS NULL),
         (SELECT coalesce(max(c.position), 0) FROM changes c
          WHERE c.space_id = s.id AND c.received_at < :before)
     )

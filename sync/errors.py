@@ -153,6 +153,7 @@ class Unavailable(SyncError):
 
     CODES = {
         "unavailable": "The server can't reach its database: try again.",
+        "too_busy": "The server sends as many long answers as it can: take pages, or try again.",
     }
 
 

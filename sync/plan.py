@@ -164,6 +164,10 @@ def _discard(plan: Plan, request: SpaceRequest) -> None:
         plan.accepted = request.discarded
 
 
+# Closing a context over its clock reads the log: as much work as so many operations.
+CLOSING_WORK = 1_000
+
+
 class _Push:
     """Decides the fresh changes of one push, in order."""
 
@@ -252,6 +256,7 @@ class _Push:
         key: object = self._resolve(change) if given.clock else (given.epoch, given.cursor)
         found = self.contexts.get(key)
         if found is None:
+            self.work += CLOSING_WORK if given.clock else 0
             found = self.contexts[key] = self._closed(self._resolve(change))
         if isinstance(found, Refused):
             raise found

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
-import msgspec
 from flask import Blueprint, Response, g
 
 from app import history, wire
@@ -20,7 +19,6 @@ from sync.answers import (
     LogAnswer,
     OutcomesAnswer,
     PushAnswer,
-    RecordDelta,
     SnapshotHead,
     SpaceAnswer,
     SyncAnswer,
@@ -32,8 +30,6 @@ from sync.requests import Pull, PushBody, Source, SyncBody, read_push, read_sync
 blueprint = Blueprint("sync", __name__, url_prefix="/v1")
 
 NDJSON = "application/x-ndjson"
-# Lines are gathered to so many bytes: a chunk of its own for each would be mostly frame.
-CHUNK_BYTES = 64 * 2**10
 TOKEN_CHARS_MAX = 4_096
 
 
@@ -128,8 +124,8 @@ def pull(space: SpaceRef) -> Response:
 def snapshot(space: SpaceRef) -> Response:
     """Lines of JSON: epoch, cursor and totals, then a record a line, as in a pull from 0."""
     visit = _visit(raw=True)
-    stream = history.snapshot(runtime().engine, visit, str(space))
-    return wire.streamed(_lines(next(stream), stream), NDJSON)
+    stream = runtime().streams.counted(history.snapshot(runtime().engine, visit, str(space)))
+    return wire.streamed(chain([next(stream)], stream), NDJSON)
 
 
 @blueprint.get("/spaces/<space:space>/log")
@@ -170,17 +166,3 @@ def _visit(raw: bool | None = None) -> Visit:
 def _source() -> Source:
     body = wire.read_body(runtime().limits)
     return Source(body.data, body.format, lambda: wire.parse_tree(body), wire.Doubled)
-
-
-def _lines(
-    head: SnapshotHead | RecordDelta, stream: Iterator[SnapshotHead | RecordDelta]
-) -> Iterator[bytes]:
-    """The totals at once, then the records, many lines to a chunk."""
-    yield msgspec.json.encode(head) + b"\n"
-    chunk = bytearray()
-    for one in stream:
-        chunk += msgspec.json.encode(one) + b"\n"
-        if len(chunk) >= CHUNK_BYTES:
-            yield bytes(chunk)
-            chunk.clear()
-    yield bytes(chunk)

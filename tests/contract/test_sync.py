@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from app import history
+from app.access import Visit
+from app.auth import token_principal
+from app.hints import Hints
+from app.runtime import EXTENSION
+from app.streams import STREAMS_MAX, Streams
+from sync.errors import Unavailable
 from tests.contract.devices import Phone, add, delete, increment, phone, put, remove
 
 
@@ -263,6 +272,39 @@ def test_a_snapshot_is_the_whole_space_with_its_totals_first(a: Phone) -> None:
     head, *rows = map(msgspec.json.decode, lines)
     assert head == {"epoch": 1, "cursor": 31, "records": 29, "clock": {a.device: 31}}
     assert len(rows) == 29
+
+
+def test_a_snapshot_that_nobody_reads_holds_no_connection(a: Phone, app: Flask) -> None:
+    a.sync(*[a.change(put(f"t{n}", new=True, text="x" * 1_000)) for n in range(200)])
+    runtime = app.extensions[EXTENSION]
+    with app.test_request_context(headers=a.headers):
+        visit = Visit(token_principal(), 0, raw=True)
+    stream = history.snapshot(runtime.engine, visit, "me")
+    next(stream)
+    next(stream)
+    assert runtime.engine.pool.checkedout() == 0
+    stream.close()
+
+
+def test_there_are_so_many_long_answers_at_once_and_no_more() -> None:
+    streams = Streams()
+    held = [streams.counted(iter([b"a", b"b"])) for _ in range(STREAMS_MAX)]
+    for stream in held:
+        next(stream)
+    with pytest.raises(Unavailable, match="long answers"):
+        next(streams.counted(iter([b"a"])))
+    held[0].close()
+    assert next(streams.counted(iter([b"a"]))) == b"a"
+
+
+def test_a_long_poll_is_woken_by_its_own_space_alone() -> None:
+    hints, mine, other = Hints(), uuid4(), uuid4()
+    with hints.watch(mine) as wait:
+        hints.tell(other)
+        assert wait(0.01) >= 0.01
+        hints.tell(mine)
+        assert wait(30) < 1
+    assert hints._watches == {}
 
 
 def test_a_long_poll_ends_with_what_is_new(a: Phone, b: Phone) -> None:

@@ -44,6 +44,19 @@ def test_a_tombstone_stays_until_every_device_has_acknowledged_it(
     assert b.sync()["reset"] is False
 
 
+def test_a_device_that_applied_nothing_yet_holds_no_tombstone(
+    client: FlaskClient, engine: Engine, a: Phone
+) -> None:
+    pusher = phone(client, a.email)
+    pushed = pusher.post("/v1/spaces/me/push", {"changes": [pusher.change(put("t1", new=True))]})
+    assert pushed.status_code == 200
+    a.sync()
+    a.sync(a.change(delete("t1")))
+    a.sync()
+    with engine.begin() as connection:
+        assert upkeep.drop_tombstones(connection, space_of(engine, a), before=0) == 1
+
+
 def test_a_device_behind_the_horizon_is_reset_and_keeps_its_pending_changes(
     client: FlaskClient, engine: Engine, a: Phone
 ) -> None:
