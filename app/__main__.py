@@ -15,6 +15,7 @@ from psycopg.errors import UndefinedTable
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from app import faults
 from app.settings import Settings, SettingsError, described
 from storage import embedded
 from storage.cluster import EmbeddedError
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
             raise
         print("rejoin: the database has no schema: python -m app migrate", file=sys.stderr)
     except OperationalError as failure:
-        print(f"rejoin: PostgreSQL can't be reached: {failure.orig}", file=sys.stderr)
+        print(f"rejoin: PostgreSQL can't be reached: {faults.said(failure)}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1

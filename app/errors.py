@@ -2,7 +2,8 @@
 
 Promises: whatever goes wrong is answered as `application/problem+json` (RFC 9457) with a stable
 `code`; a class without a row can't go unnoticed (a test forbids it); an exception that nobody
-foresaw is logged whole and says nothing of the inside to the client.
+foresaw is logged with its traceback, without what users wrote (app/faults.py), and says nothing
+of the inside to the client.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlalchemy.exc
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from app import faults
 from storage.engine import UnusableDatabase
 from sync.errors import (
     BadRequest,
@@ -138,12 +140,13 @@ def sync_error(error: BaseException) -> SyncError:
     if isinstance(error, SyncError):
         return error
     if isinstance(error, UNREACHABLE):
-        log.warning("the database can't be reached: %s", error)
+        log.warning("%s", faults.unavailable(error))
         return Unavailable("unavailable", retry_after=RETRY_SECONDS)
     if isinstance(error, HTTPException) and error.code is not None and error.code != 500:
         class_, code = _BY_STATUS.get(error.code, (BadRequest, "malformed_request"))
         return class_(code)
-    log.error("unforeseen error", exc_info=error)
+    # Not `exc_info`: it would print what users wrote.
+    log.error("unforeseen error\n%s", faults.traced(error))
     return Internal("internal")
 
 

@@ -11,12 +11,14 @@ import pytest
 import sqlalchemy.exc
 from flask import Flask, Response, g
 from flask.testing import FlaskClient
+from sqlalchemy import Engine, text
 from werkzeug.exceptions import ImATeapot, RequestTimeout
 
 from app import create_app
 from app.errors import TABLE, close_code, problem, row_of, sync_error
 from app.runtime import EXTENSION
 from app.settings import Settings
+from storage.engine import UnusableDatabase
 from sync import errors
 from sync.errors import Conflict, SyncError, Unauthenticated
 from tests.contract.people import Person, told
@@ -37,10 +39,10 @@ def test_no_error_class_is_without_its_row(class_: type[SyncError]) -> None:
 def test_every_error_becomes_a_problem(app: Flask) -> None:
     with app.test_request_context():
         for class_ in CLASSES:
-            for code, text in class_.CODES.items():
+            for code, sentence in class_.CODES.items():
                 response = problem(class_(code, expected=7))
                 told_ = told(response, row_of(class_).status, code)  # type: ignore[arg-type]
-                assert (told_["detail"], told_["expected"]) == (text, 7)
+                assert (told_["detail"], told_["expected"]) == (sentence, 7)
                 assert told_["type"] == f"/docs#{code}"
 
 
@@ -155,6 +157,88 @@ def test_an_unforeseen_error_is_logged_and_tells_nothing(
     told(answer, 500, "internal")
     assert "of the inside" not in answer.text
     assert "ZeroDivisionError: of the inside" in caplog.text
+
+
+SECRET_TEXT = "what a user wrote"
+
+
+def _copy_that(engine: Engine, statement: str, value: str) -> Exception:
+    """What psycopg raises where the COPY of a row fails."""
+    with engine.begin() as connection:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        cursor = driver.cursor()
+        cursor.execute(statement)
+        try:
+            with cursor.copy("COPY pg_temp.t FROM STDIN") as copy:
+                copy.write_row([value])
+        except psycopg.Error as error:
+            return error
+        finally:
+            driver.rollback()
+    raise AssertionError("nothing was raised")
+
+
+SLOW_COPY = (
+    "CREATE TEMP TABLE t (v text);"
+    "CREATE FUNCTION pg_temp.slow() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN PERFORM pg_sleep(9); RETURN NEW; END';"
+    "CREATE TRIGGER slow BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION pg_temp.slow();"
+    "SET LOCAL statement_timeout = 100"
+)
+
+
+def test_what_users_wrote_is_not_logged_of_a_statement_that_takes_too_long(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = _copy_that(engine, SLOW_COPY, SECRET_TEXT)
+    assert SECRET_TEXT in str(error), "PostgreSQL quotes the row"
+    assert sync_error(error).code == "unavailable"
+    assert SECRET_TEXT not in caplog.text
+    assert "a statement took too long: QueryCanceled 57014: canceling statement" in caplog.text
+    assert "can't be reached" not in caplog.text
+
+
+def test_what_users_wrote_is_not_logged_of_an_unforeseen_error(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = "CREATE TEMP TABLE t (v text CHECK (v = ''))"
+    error = _copy_that(engine, checked, SECRET_TEXT)
+    assert SECRET_TEXT in str(error)
+    assert sync_error(error).code == "internal"
+    with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DBAPIError) as wrapped:
+        connection.execute(text("SELECT 1 / 0, CAST(:told AS text)"), {"told": SECRET_TEXT})
+    assert SECRET_TEXT in str(wrapped.value)
+    try:
+        raise ValueError("after it") from wrapped.value
+    except ValueError as last:
+        sync_error(last)
+    long = ValueError("x" * 10_000)
+    sync_error(long)
+    assert SECRET_TEXT not in caplog.text
+    assert "CheckViolation 23514: new row for relation" in caplog.text
+    assert "DivisionByZero 22012: division by zero\nand then:\n" in caplog.text
+    assert "ValueError: after it" in caplog.text
+    assert "test_errors.py" in caplog.text
+    assert "x" * 300 not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (sqlalchemy.exc.TimeoutError("QueuePool limit"), "no connection to the database was free"),
+        (psycopg.OperationalError("lost\nCONTEXT: a row"), "the database can't be reached: Op"),
+        (psycopg.errors.AdminShutdown("bye"), "the database can't be reached: AdminShutdown 57P01"),
+        (psycopg.errors.DeadlockDetected("x"), "the database gave up a statement: DeadlockDetect"),
+        (UnusableDatabase("This is PostgreSQL 9"), "This is PostgreSQL 9"),
+    ],
+)
+def test_the_log_tells_what_failed_of_the_database(
+    caplog: pytest.LogCaptureFixture, error: Exception, words: str
+) -> None:
+    sync_error(error)
+    assert words in caplog.text
+    assert "CONTEXT" not in caplog.text
 
 
 def test_other_http_errors_keep_a_code_that_has_a_row() -> None:
