@@ -15,16 +15,19 @@ from uuid import UUID
 from flask import request
 from sqlalchemy import Connection
 
-from app import passwords
+from app import attempts, passwords
 from app.auth import Principal, access_token, require_good_standing, token_principal
 from app.runtime import runtime
 from app.schemas import Account, Credentials, DeviceInfo, Login, Session
-from storage import accounts, attempts, tokens
-from sync.errors import BadRequest, Conflict, NotFound, TooMany, Unauthenticated
+from storage import accounts, tokens
+from storage.attempts import logins_from, logins_to, signups_from
+from sync.errors import BadRequest, Conflict, NotFound, Unauthenticated
 
 
 def sign_up(wanted: Credentials) -> Account:
-    """Make an account with its personal space; raises Conflict("email_taken")."""
+    """Make an account with its personal space; raises Conflict("email_taken"), TooMany."""
+    # Taken emails count too: else the answer would tell any number of emails that have accounts.
+    attempts.count(signups_from(request.remote_addr or ""))
     hashed = passwords.hashed(wanted.password)
     with runtime().begin() as connection:
         user = accounts.create_user(connection, wanted.email, hashed)
@@ -82,25 +85,14 @@ def log_out(refresh_token: str | None) -> None:
 
 
 def _checked_user(login: Login) -> accounts.User:
-    subjects = (f"account:{login.email}", f"address:{request.remote_addr or ''}")
+    account, address = logins_to(login.email), logins_from(request.remote_addr or "")
+    attempts.count(account, address)
     with runtime().begin() as connection:
-        if runtime().settings.rate_limits:
-            _count_attempt(connection, subjects)
         found = accounts.user_by_email(connection, login.email)
     if not passwords.matches(login.password, found.password_hash if found else None) or not found:
         raise Unauthenticated("bad_credentials")
-    if runtime().settings.rate_limits:
-        with runtime().begin() as connection:
-            attempts.forgive(connection, *subjects, runtime().now())
+    attempts.forgive(address, clear=account)
     return found
-
-
-def _count_attempt(connection: Connection, subjects: tuple[str, str]) -> None:
-    wait = attempts.count(connection, *subjects, runtime().now())
-    if wait > timedelta(0):
-        # Leaving by an exception takes the count back: who waits is not made to wait longer.
-        seconds = int(wait.total_seconds()) + 1
-        raise TooMany("too_many_attempts", retry_after=seconds)
 
 
 def _device(connection: Connection, user_id: UUID, login: Login) -> UUID:

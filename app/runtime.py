@@ -32,6 +32,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock: Callable[[], float] = time.time
+        self.attempts_forgotten_at: datetime | None = None
         self._hints = Hints()
         self.streams = Streams()
         self._engine: Engine | None = None

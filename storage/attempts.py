@@ -1,26 +1,62 @@
-"""Logins that failed, by account and by address.
+"""Attempts that may be guesses: failed logins by account and address, signups by address, and
+emails that an owner of a space names without there being such an account, by user.
 
-Promises: an attempt is counted before its password is looked at, under a row lock, so a thousand
-guesses at once are a thousand counts; an unknown email is counted like a known one, so the count
-tells nobody which emails have accounts.
+Promises: an attempt is counted before it is judged, under a row lock, so a thousand guesses at
+once are a thousand counts; an unknown email is counted like a known one, so the count tells nobody
+which emails have accounts; what is counted goes away by itself.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 # A person mistypes a few times; a hotel's address has many people behind it.
 FREE_BY_ACCOUNT: Final = 5
 FREE_BY_ADDRESS: Final = 50
+# A class signs up in a school, behind one address.
+FREE_SIGNUPS: Final = 20
+FREE_MISSES: Final = 20
 WAIT_SECONDS_MAX: Final = 15 * 60
 # Who failed longer ago than this starts anew.
 FORGET_AFTER: Final = timedelta(hours=1)
+# How many rows one request drops on its way.
+FORGET_AT_ONCE: Final = 5_000
 
-# One who has to wait is not counted: the row stays, and nothing comes back. The rows are locked
-# in this order, account before address, by everyone: no deadlock.
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose attempts are counted, and how many are free."""
+
+    name: str
+    free: int
+
+
+def logins_to(email: str) -> Subject:
+    """Failed logins to an account, which may be there or not."""
+    return Subject(f"account:{email}", FREE_BY_ACCOUNT)
+
+
+def logins_from(address: str) -> Subject:
+    """Failed logins from an address."""
+    return Subject(f"address:{address}", FREE_BY_ADDRESS)
+
+
+def signups_from(address: str) -> Subject:
+    """Signups from an address, good ones too: each costs a hash and makes rows."""
+    return Subject(f"signup:{address}", FREE_SIGNUPS)
+
+
+def misses_of(user_id: UUID) -> Subject:
+    """Emails without an account that a user asked to make a member."""
+    return Subject(f"member:{user_id}", FREE_MISSES)
+
+
+# One who has to wait is not counted: the row stays, and nothing comes back.
 _COUNT: Final = text("""
     INSERT INTO login_failures AS f (subject, failures, blocked_until, failed_at)
     VALUES (:subject, 1, :now, :now)
@@ -38,50 +74,57 @@ _COUNT: Final = text("""
 _BLOCKED_UNTIL: Final = text("SELECT blocked_until FROM login_failures WHERE subject = :subject")
 
 
-def count(connection: Connection, account: str, address: str, now: datetime) -> timedelta:
-    """Count an attempt as failed until it is forgiven. Not zero: how long both have to wait.
+def count(connection: Connection, subjects: tuple[Subject, ...], now: datetime) -> timedelta:
+    """Count an attempt as failed until it is forgiven. Not zero: how long all have to wait.
 
-    Roll back where it is not zero: who waits is not counted.
+    Roll back where it is not zero: who waits is not counted. The rows are locked in the order
+    given, account before address by everyone: no deadlock.
     """
-    waits = [
-        _count(connection, account, FREE_BY_ACCOUNT, now),
-        _count(connection, address, FREE_BY_ADDRESS, now),
-    ]
-    return max(waits)
+    return max(_count(connection, subject, now) for subject in subjects)
 
 
-def _count(connection: Connection, subject: str, free: int, now: datetime) -> timedelta:
+def _count(connection: Connection, subject: Subject, now: datetime) -> timedelta:
     values = {
-        "subject": subject,
-        "free": free,
+        "subject": subject.name,
+        "free": subject.free,
         "now": now,
         "fresh": now - FORGET_AFTER,
         "most": WAIT_SECONDS_MAX,
     }
     if connection.execute(_COUNT, values).one_or_none() is not None:
         return timedelta(0)
-    until: datetime | None = connection.scalar(_BLOCKED_UNTIL, {"subject": subject})
+    until: datetime | None = connection.scalar(_BLOCKED_UNTIL, {"subject": subject.name})
     # None: a good login has just cleared it.
     return until - now if until is not None else timedelta(seconds=1)
 
 
-_FORGIVE_ACCOUNT: Final = text("DELETE FROM login_failures WHERE subject = :subject")
+_CLEAR: Final = text("DELETE FROM login_failures WHERE subject = :subject")
 # Only its own attempt: else one good account would wash clean all guesses from its address.
-_FORGIVE_ADDRESS: Final = text("""
+_FORGIVE: Final = text("""
     UPDATE login_failures SET failures = greatest(failures - 1, 0), blocked_until = :now
     WHERE subject = :subject
 """)
 
 
-def forgive(connection: Connection, account: str, address: str, now: datetime) -> None:
-    """The attempt was a good one: the account starts anew, the address has one failure less."""
-    connection.execute(_FORGIVE_ACCOUNT, {"subject": account})
-    connection.execute(_FORGIVE_ADDRESS, {"subject": address, "now": now})
+def clear(connection: Connection, subject: Subject) -> None:
+    """The attempt was a good one: the subject starts anew."""
+    connection.execute(_CLEAR, {"subject": subject.name})
 
 
-_FORGET: Final = text("DELETE FROM login_failures WHERE failed_at < :before")
+def forgive(connection: Connection, subject: Subject, now: datetime) -> None:
+    """The attempt was a good one: the subject has one failure less."""
+    connection.execute(_FORGIVE, {"subject": subject.name, "now": now})
 
 
-def forget(connection: Connection, before: datetime) -> None:
-    """Drop what is older: upkeep."""
-    connection.execute(_FORGET, {"before": before})
+# Passes by what others hold, so that two who forget at once can't wait for each other.
+_FORGET: Final = text("""
+    DELETE FROM login_failures WHERE subject IN (
+        SELECT subject FROM login_failures WHERE failed_at < :before
+        LIMIT :most FOR UPDATE SKIP LOCKED)
+""")
+
+
+def forget(connection: Connection, now: datetime) -> int:
+    """Drop some of what does not count any more, in a transaction of its own; how many."""
+    values = {"before": now - FORGET_AFTER, "most": FORGET_AT_ONCE}
+    return connection.execute(_FORGET, values).rowcount

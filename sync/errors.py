@@ -145,7 +145,7 @@ class Conflict(SyncError):
 class TooMany(SyncError):
     """Remedy: wait `retry_after` seconds."""
 
-    CODES = {"too_many_attempts": "Too many failed logins: wait `retry_after` seconds."}
+    CODES = {"too_many_attempts": "Too many attempts: wait `retry_after` seconds."}
 
 
 class Unavailable(SyncError):

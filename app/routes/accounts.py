@@ -19,12 +19,14 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/v1/auth")
     body=SignupBody,
     answer=Account,
     status=201,
-    errors=["email_taken"],
+    errors=["email_taken", "too_many_attempts"],
     auth=False,
     example={"email": "ada@example.org", "password": "correct horse battery staple"},
 )
 def sign_up() -> Response:
-    """The account gets a personal space. Emails are compared without regard to case."""
+    """The account gets a personal space. Emails are compared without regard to case. Many signups
+    from one address have to wait.
+    """
     wanted = read(SignupBody(), runtime().limits)
     return answer(logins.sign_up(wanted), 201)
 

@@ -22,8 +22,8 @@ from sqlalchemy import Engine, text
 from app import create_app, passwords
 from app.runtime import EXTENSION, Runtime
 from app.settings import Settings
-from storage import tokens
-from storage.attempts import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, WAIT_SECONDS_MAX
+from storage import attempts, tokens
+from storage.attempts import FREE_BY_ACCOUNT, FREE_BY_ADDRESS, FREE_SIGNUPS, WAIT_SECONDS_MAX
 from tests.contract.people import PASSWORD, Person, new_email, told, until_someone_waits
 
 DAY = 86_400
@@ -543,6 +543,61 @@ def test_guesses_at_once_are_each_counted(limited: Flask) -> None:
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: _guess(limited, email), range(30)))
     assert answers.count(401) == FREE_BY_ACCOUNT
+
+
+def _sign_up(app: Flask, address: str = "192.0.2.1", email: str = "") -> int:
+    answer = app.test_client().post(
+        "/v1/auth/signup",
+        json={"email": email or new_email(), "password": PASSWORD},
+        environ_base={"REMOTE_ADDR": address},
+    )
+    if answer.status_code == 429:
+        problem = told(answer, 429, "too_many_attempts")
+        assert answer.headers["Retry-After"] == str(problem["retry_after"])
+        return -int(problem["retry_after"])
+    return answer.status_code
+
+
+def test_signups_from_one_address_are_slowed_down(
+    limited: Flask, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = new_email()
+    assert _sign_up(limited, email=taken) == 201
+    asked = [_sign_up(limited, email=taken) for _ in range(FREE_SIGNUPS - 2)]
+    assert asked == (FREE_SIGNUPS - 2) * [409]
+    assert _sign_up(limited) == 201
+    with monkeypatch.context() as patched:
+        patched.setattr(passwords, "hashed", None)
+        assert _sign_up(limited) == -2, "who waits costs no hash"
+    assert _sign_up(limited, address="192.0.2.2") == 201
+    assert _guess(limited, taken, PASSWORD) == 200, "logins are counted by themselves"
+    clock.seconds += 2
+    assert [_sign_up(limited), _sign_up(limited)] == [201, -3]
+    clock.seconds += 3_601
+    assert [_sign_up(limited) for _ in range(FREE_SIGNUPS)] == FREE_SIGNUPS * [201]
+
+
+def test_signups_are_not_counted_where_rate_limits_are_off(app: Flask) -> None:
+    assert {_sign_up(app, email=new_email()) for _ in range(FREE_SIGNUPS + 2)} == {201}
+
+
+def test_counts_that_are_over_are_dropped_without_an_operator(
+    limited: Flask, clock: Clock, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "FORGET_AT_ONCE", 8)
+    for _ in range(20):
+        _guess(limited, new_email())
+    clock.seconds += 3_601
+    _guess(limited, new_email())
+    assert _counted(engine) > 2, "some at a time"
+    for _ in range(3):
+        _guess(limited, new_email())
+    assert _counted(engine) == 5, "of the last four guesses and their address"
+
+
+def _counted(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM login_failures")) or 0)
 
 
 # Hostile bodies -----------------------------------------------------------------------------
