@@ -13,7 +13,7 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Engine
 
-from benchmarks import baseline
+from benchmarks import baseline, fill
 from benchmarks.devices import Device, make_devices
 from benchmarks.figures import Figure
 from benchmarks.stage import BASELINE, Gunicorn, Stage
@@ -21,6 +21,8 @@ from benchmarks.wire import Flood, request
 from storage.engine import make_engine
 
 SEED: Final = 20_251_122
+# Users whose data is there before, and records of each.
+OTHERS, OTHERS_RECORDS = 20, 500
 GROUPS: Final = ("client", "workers", "postgres")
 
 
@@ -39,7 +41,7 @@ class Bench:
     @cached_property
     def database(self) -> str:
         """Rejoin's database, shared by the measures that don't need one of their own."""
-        return self.stage.database()
+        return self._used()
 
     @cached_property
     def engine(self) -> Engine:
@@ -53,15 +55,33 @@ class Bench:
     @cached_property
     def bare_database(self) -> str:
         """The baseline's database, on the same PostgreSQL: the same schema and a table of rows."""
-        url = self.stage.database()
+        url = self._used()
         with self.stage.connect(url) as connection:
             connection.execute(baseline.TABLE)
+        return url
+
+    def _used(self) -> str:
+        """A new database that holds others' data, and knows how much: PostgreSQL plans by that."""
+        url = self.stage.database()
+        engine = make_engine(url, 1, statement_timeout_ms=0)
+        others = make_devices(engine, self.stage.settings(url), OTHERS)
+        for other in others:
+            fill.rows(self.dice, engine, other, OTHERS_RECORDS)
+        engine.dispose()
+        with self.stage.connect(url, autocommit=True) as connection:
+            fill.settle(connection)
         return url
 
     @property
     def bare_server(self) -> Gunicorn:
         """The bare Flask endpoints."""
         return self.stage.serve(self.bare_database, app=BASELINE)
+
+    def settle(self) -> None:
+        """Leave autovacuum nothing to do: it would write, and take the processor, meanwhile."""
+        for url in (self.database, self.bare_database):
+            with self.stage.connect(url, autocommit=True) as connection:
+                fill.settle(connection)
 
     def devices(self, users: int, each: int = 1) -> list[Device]:
         """New users of Rejoin's shared database with their devices."""

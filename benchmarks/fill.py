@@ -6,6 +6,7 @@ keeps it into spaces of many new users. Both leave statistics as autovacuum woul
 
 from __future__ import annotations
 
+import random
 import uuid
 from typing import Final
 
@@ -13,7 +14,6 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from benchmarks.bench import Bench
 from benchmarks.devices import AT, Device, fields, record_id
 from storage import journal, records, replicas
 from storage.sql import cursor
@@ -35,13 +35,13 @@ _DECIDE: Final = """
 VARIETY: Final = 500
 
 
-def rows(bench: Bench, engine: Engine, device: Device, last: int) -> list[str]:
+def rows(dice: random.Random, engine: Engine, device: Device, last: int) -> list[str]:
     """The positions 1 to `last`, a new record of the device at each; returns the ids."""
-    values = [fields(bench.dice) for _ in range(VARIETY)]
+    values = [fields(dice) for _ in range(VARIETY)]
     ids = []
     for start in range(1, last + 1, BATCH):
         end = min(start + BATCH, last + 1)
-        batch = [(n, record_id(n, bench.dice)) for n in range(start, end)]
+        batch = [(n, record_id(n, dice)) for n in range(start, end)]
         ids += [id_ for _, id_ in batch]
         with engine.begin() as connection:
             cur = cursor(connection)

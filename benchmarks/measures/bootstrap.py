@@ -15,6 +15,7 @@ import msgspec
 from backports import zstd
 
 from benchmarks.bench import Bench, figure, together
+from benchmarks.calm import calm
 from benchmarks.devices import FORMATS, Device, decoded, encoded, envelope, part
 from benchmarks.figures import Row, number
 from benchmarks.measures import push
@@ -76,7 +77,7 @@ def pull(
 ) -> tuple[float, int]:
     """(seconds, bytes of the answers' bodies) for the whole space."""
     type_, page, got, size = FORMATS[format_], None, 0, 0
-    with Line(bench.server.address) as line:
+    with calm(), Line(bench.server.address) as line:
         start = time.perf_counter()
         while got < count:
             more: dict[str, Any] = {"page": page} if page else {}
@@ -98,7 +99,7 @@ def pull(
 
 
 def _select(bench: Bench, reader: Device, count: int) -> float:
-    with bench.stage.connect(bench.database) as connection:
+    with calm(), bench.stage.connect(bench.database) as connection:
         connection.execute("SELECT 1")
         start = time.perf_counter()
         rows = connection.execute(_SELECT, [reader.space]).fetchall()
@@ -115,10 +116,11 @@ def _snapshot(bench: Bench, reader: Device, count: int) -> float:
         f"{bench.server.url}/v1/spaces/me/snapshot",
         headers={"Authorization": f"Bearer {reader.token}", "Accept-Encoding": "zstd"},
     )
-    start = time.perf_counter()
-    with urllib.request.urlopen(asked) as answer:  # noqa: S310
-        lines = zstd.decompress(answer.read()).splitlines()
-    found = [msgspec.json.decode(line) for line in lines[1:]]
-    seconds = time.perf_counter() - start
+    with calm():
+        start = time.perf_counter()
+        with urllib.request.urlopen(asked) as answer:  # noqa: S310
+            lines = zstd.decompress(answer.read()).splitlines()
+        found = [msgspec.json.decode(line) for line in lines[1:]]
+        seconds = time.perf_counter() - start
     assert len(found) == count
     return seconds

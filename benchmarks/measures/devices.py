@@ -28,6 +28,7 @@ def run(bench: Bench) -> list[Row]:
     bare: list[Flood] = []
     packed: list[Flood] = []
     shares: list[dict[str, float]] = []
+    bench.settle()
     for warm in range(2):
         _push(bench, warm + 1, "json")
         _bare(bench, 2 * warm + 2)
@@ -61,7 +62,7 @@ def _push(bench: Bench, each: int, format_: str) -> Flood:
     queues = [_requests(bench, device, each, format_) for device in devices]
     made = _flood(bench.server, devices, queues)
     for device in devices[:: USERS // 5]:
-        verify(bench, device, each * CHANGES)
+        verify(bench, bench.database, device, each * CHANGES)
     return made
 
 

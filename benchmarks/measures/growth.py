@@ -82,7 +82,7 @@ def grown(bench: Bench, size: int) -> Big:
     url = bench.stage.database()
     engine = make_engine(url, 1, statement_timeout_ms=0)
     writer, reader = make_devices(engine, bench.stage.settings(url), 1, each=2)
-    big = Big(url, writer, reader, fill.rows(bench, engine, writer, size), size, size)
+    big = Big(url, writer, reader, fill.rows(bench.dice, engine, writer, size), size, size)
     engine.dispose()
     with bench.stage.connect(url, autocommit=True) as connection:
         fill.settle(connection)

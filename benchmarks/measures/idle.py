@@ -36,6 +36,7 @@ def run(bench: Bench) -> list[Row]:
     written: list[tuple[int, int]] = []
     for server, asked in ((bench.server, queues), (bench.bare_server, bare_queues)):
         _flood(server, devices, [queue[:20] for queue in asked])
+    bench.settle()
     for _ in range(bench.runs):
         before = _written(bench)
         with bench.shares(bench.server) as share:

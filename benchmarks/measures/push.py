@@ -17,9 +17,19 @@ from typing import Final
 
 from benchmarks import copying
 from benchmarks.bench import Bench, figure, hello, together
-from benchmarks.devices import FORMATS, Device, encoded, envelope, new_rows, part
+from benchmarks.calm import calm
+from benchmarks.devices import (
+    FORMATS,
+    Device,
+    encoded,
+    envelope,
+    make_devices,
+    new_rows,
+    part,
+)
 from benchmarks.figures import Row
 from benchmarks.wire import Line, request
+from storage.engine import make_engine
 
 GOAL: Final = 0.4
 BATCH: Final = 1000
@@ -33,7 +43,9 @@ def run(bench: Bench) -> list[Row]:
     shares: list[dict[str, float]] = []
     copied: dict[str, list[float]] = {"blocks": [], "rows": []}
     warm_up(bench)
+    unseen = []
     for _ in range(bench.runs):
+        unseen.append(count / _into_new_database(bench, count))
         for variant in VARIANTS:
             device = bench.devices(1)[0]
             bodies = requests(bench, device, count, *variant)
@@ -41,7 +53,7 @@ def run(bench: Bench) -> list[Row]:
                 line.ask(hello(device.token))
                 pushed[variant].append(count / _seconds(line, bodies))
             shares.append(share)
-            verify(bench, device, count)
+            verify(bench, bench.database, device, count)
             if variant == VARIANTS[0]:
                 for kind, told in copied.items():
                     told.append(count / _copy(bench, device, kind))
@@ -55,6 +67,12 @@ def run(bench: Bench) -> list[Row]:
         Row("push, JSON ÷ COPY of rows", json, bare["rows"], GOAL, "rows of Python values"),
         Row("push, MessagePack ÷ COPY of blocks", msgpack, bare["blocks"]),
         Row("push, JSON in gzip ÷ COPY of blocks", zipped, bare["blocks"]),
+        Row(
+            "push, JSON, into a new database ÷ COPY of blocks",
+            figure(unseen, unit),
+            bare["blocks"],
+            note="PostgreSQL knows nothing of its tables yet",
+        ),
     ]
 
 
@@ -85,10 +103,27 @@ def requests(
 
 
 def _seconds(line: Line, bodies: Sequence[bytes]) -> float:
-    start = time.perf_counter()
-    for body in bodies:
-        line.good(body)
-    return time.perf_counter() - start
+    with calm():
+        start = time.perf_counter()
+        for body in bodies:
+            line.good(body)
+        return time.perf_counter() - start
+
+
+def _into_new_database(bench: Bench, count: int) -> float:
+    """Seconds for the first push ever: a server as it was just installed, but for its imports."""
+    url = bench.stage.database()
+    server = bench.stage.serve(url)
+    engine = make_engine(url, 1)
+    (device,) = make_devices(engine, bench.stage.settings(url), 1)
+    engine.dispose()
+    bodies = requests(bench, device, count, "json", None)
+    with Line(server.address) as line:
+        line.ask(hello(device.token))
+        spent = _seconds(line, bodies)
+    verify(bench, url, device, count)
+    bench.stage.end(server)
+    return spent
 
 
 def _copy(bench: Bench, device: Device, kind: str) -> float:
@@ -100,9 +135,9 @@ def _copy(bench: Bench, device: Device, kind: str) -> float:
         return copying.seconds(source, target, device.space, kind, BATCH)
 
 
-def verify(bench: Bench, device: Device, count: int) -> None:
+def verify(bench: Bench, url: str, device: Device, count: int) -> None:
     """All of it is there: a rate of refusals would be no rate."""
-    with bench.stage.connect(bench.database) as connection:
+    with bench.stage.connect(url) as connection:
         counted = connection.execute(
             "SELECT s.head, (SELECT count(*) FROM records r WHERE r.space_id = s.id)"
             " FROM spaces s WHERE id = %s",

@@ -59,7 +59,7 @@ def _many(bench: Bench, count: int) -> tuple[str, list[Device]]:
     engine = make_engine(url, 1, statement_timeout_ms=0)
     settings = bench.stage.settings(url)
     first = make_devices(engine, settings, 1)[0]
-    fill.rows(bench, engine, first, RECORDS)
+    fill.rows(bench.dice, engine, first, RECORDS)
     others = make_devices(engine, settings, count - 1)
     with bench.stage.connect(url, autocommit=True) as connection:
         fill.copies(connection, first, others)

@@ -41,7 +41,7 @@ def run(bench: Bench) -> list[Row]:
     url = bench.stage.database()
     engine = make_engine(url, 1, statement_timeout_ms=0)
     device = make_devices(engine, bench.stage.settings(url), 1)[0]
-    fill.rows(bench, engine, device, count)
+    fill.rows(bench.dice, engine, device, count)
     rows: list[Row] = []
     with bench.stage.connect(url, autocommit=True) as connection:
         fill.settle(connection)
