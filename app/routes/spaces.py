@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from typing import Final
 from uuid import UUID
 
 from flask import Blueprint, Response
 from sqlalchemy import Connection
 
-from app import rights
-from app.auth import Principal, require_principal
+from app import attempts, rights
+from app.auth import Principal, require_principal, token_principal
 from app.openapi import describe
 from app.routes import SpaceRef
 from app.runtime import runtime
 from app.schemas import Member, Members, RoleBody, Space, SpaceBody, SpaceMade, Spaces, email_of
 from app.wire import answer, empty, read
 from storage import accounts, memberships
+from storage.attempts import misses_of
 from storage.memberships import Membership, SpaceSeen
 from sync.errors import Forbidden, NotFound
 
 blueprint = Blueprint("spaces", __name__, url_prefix="/v1/spaces")
+
+NO_MEMBER: Final = "They are no member of this space."
 
 
 @blueprint.post("")
@@ -59,14 +63,17 @@ def list_members(space: SpaceRef) -> Response:
     "Make someone a member, or change a member's role",
     body=RoleBody,
     answer=Member,
-    errors=[Forbidden, "personal_space", "last_owner"],
+    errors=[Forbidden, "personal_space", "last_owner", "too_many_attempts"],
 )
 def set_member(space: SpaceRef, email: str) -> Response:
-    """For owners. The email must have an account."""
+    """For owners. The email must have an account. Who names many that have none has to wait."""
     role = read(RoleBody(), runtime().limits).role
+    # Asked twice: a count must outlast the answer 404, and only owners' misses are counted.
+    with runtime().begin() as connection:
+        _managed(connection, space)
+    user = _user(email)
     with runtime().begin() as connection:
         space_id, owners = _managed(connection, space)
-        user = _user(connection, email)
         if role != "owner":
             rights.require_owner_left(owners, user.id)
         memberships.set_member(connection, space_id, user.id, role)
@@ -88,7 +95,7 @@ def remove_member(space: SpaceRef, email: str) -> Response:
         owners = memberships.lock_owners(connection, space_id)
         user = _leaver(connection, principal, owners, email)
         if memberships.role_of(connection, space_id, user.id) is None:
-            raise NotFound("not_found", "They are no member of this space.")
+            raise NotFound("not_found", NO_MEMBER)
         rights.require_owner_left(owners, user.id)
         memberships.withdraw(connection, space_id, user.id, runtime().now())
     return empty()
@@ -122,16 +129,22 @@ def _leaver(
     user = accounts.user_by_email(connection, address) if address else None
     if principal.user_id not in owners and (user is None or user.id != principal.user_id):
         raise Forbidden("forbidden", "Only an owner removes others.")
+    # In the same words as for an account that is no member.
     if user is None:
-        raise NotFound("not_found", "No account has this email.")
+        raise NotFound("not_found", NO_MEMBER)
     return user
 
 
-def _user(connection: Connection, email: str) -> accounts.User:
+def _user(email: str) -> accounts.User:
+    """The account of the email; raises NotFound, TooMany: else it tells who has an account."""
+    misses = misses_of(token_principal().user_id)
+    attempts.count(misses)
     address = email_of(email)
-    user = accounts.user_by_email(connection, address) if address else None
+    with runtime().begin() as connection:
+        user = accounts.user_by_email(connection, address) if address else None
     if user is None:
         raise NotFound("not_found", "No account has this email.")
+    attempts.forgive(misses)
     return user
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from uuid import UUID, uuid4
 
@@ -13,7 +14,9 @@ from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
 from app.rights import RIGHTS
+from app.runtime import EXTENSION, Runtime
 from storage import memberships
+from storage.attempts import FREE_MISSES
 from tests.contract.people import Person, new_email, told, until_someone_waits
 
 
@@ -165,6 +168,33 @@ def test_who_is_no_owner_any_more_when_it_is_their_turn_changes_nothing(
         first.commit()
         told(answer.result(), 403, "forbidden")
     assert _roles(ada, crew)[eve.email] == "owner"
+
+
+def test_who_names_many_emails_that_have_no_account_has_to_wait(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, ada: Person, bob: Person, eve: Person, crew: str
+) -> None:
+    runtime: Runtime = app.extensions[EXTENSION]
+    monkeypatch.setattr(runtime, "settings", replace(runtime.settings, rate_limits=True))
+    monkeypatch.setattr(runtime, "clock", lambda: 1_800_000_000.0)
+
+    def put(email: str, person: Person = ada) -> TestResponse:
+        return person.put(f"{crew}/members/{email}", role="owner")
+
+    for _ in range(FREE_MISSES + 5):
+        assert put(bob.email).status_code == 200, "who is there is no guess"
+        told(put(new_email(), eve), 404, "not_found")
+    for number in range(FREE_MISSES):
+        told(put(new_email() if number % 2 else "no email"), 404, "not_found")
+    for email in (new_email(), bob.email):
+        problem = told(put(email), 429, "too_many_attempts")
+        assert problem["retry_after"] == 2
+    assert put(eve.email, bob).status_code == 200
+    told(put(new_email(), eve), 404, "not_found")
+
+
+def test_a_removal_does_not_tell_who_has_an_account(ada: Person, bob: Person, crew: str) -> None:
+    known = told(ada.delete(f"{crew}/members/{bob.email}"), 404, "not_found")
+    assert known == told(ada.delete(f"{crew}/members/{new_email()}"), 404, "not_found")
 
 
 def test_a_personal_space_has_its_owner_alone(ada: Person, bob: Person) -> None:
