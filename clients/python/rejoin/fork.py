@@ -48,16 +48,16 @@ def ask_known(db: sqlite3.Connection, session: Session, now_ms: int) -> None:
         text = (
             compact({"sent_at": now_ms})[:-1]
             + ',"spaces":{'
-            + ",".join(f"{compact(space.id)}:{text}" for space, text in asked)
+            + ",".join(f"{compact(space.id)}:{text}" for space, text, _ in asked)
             + "}}"
         )
         answered = as_object(session.send("/v1/sync", text).get("spaces"))
         with writing(db):
-            for space, _ in asked:
-                _drop_known(db, space, answered.get(space.id), now_ms)
+            for space, _, held in asked:
+                _drop_known(db, space, answered.get(space.id), now_ms, held)
 
 
-def _questions(db: sqlite3.Connection) -> Iterator[list[tuple[Space, str]]]:
+def _questions(db: sqlite3.Connection) -> Iterator[list[tuple[Space, str, set[int]]]]:
     """All pending changes in one go; more than a request holds in several."""
     from rejoin.loop import part_text
 
@@ -66,29 +66,32 @@ def _questions(db: sqlite3.Connection) -> Iterator[list[tuple[Space, str]]]:
     while first or any(bodies for _, bodies in rest):
         room, size, asked = ASK_CHANGES_MAX, ASK_BYTES_MAX, []
         for space, bodies in rest:
-            taken: list[str] = []
+            taken: list[tuple[int, str]] = []
             while bodies and room and (size > 0 or room == ASK_CHANGES_MAX):
                 taken.append(bodies.pop(0))
                 room -= 1
-                size -= len(taken[-1].encode())
+                size -= len(taken[-1][1].encode())
             if taken or first:
-                asked.append((space, part_text(space, taken)))
+                text = part_text(space, [body for _, body in taken])
+                asked.append((space, text, {counter for counter, _ in taken}))
         first = False
         yield asked
 
 
-def _bodies(db: sqlite3.Connection, space: Space) -> list[str]:
+def _bodies(db: sqlite3.Connection, space: Space) -> list[tuple[int, str]]:
     return [
-        str(row[0])
+        (int(row[0]), str(row[1]))
         for row in db.execute(
-            "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+            "SELECT counter, body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
             " ORDER BY counter",
             (space.no,),
         )
     ]
 
 
-def _drop_known(db: sqlite3.Connection, space: Space, answer: object, now_ms: int) -> None:
+def _drop_known(
+    db: sqlite3.Connection, space: Space, answer: object, now_ms: int, held: set[int]
+) -> None:
     mine = read_space(answer)  # type: ignore[arg-type]  # a JSON value, or None where it is absent
     known: set[int] = set()
     if mine.error:
@@ -97,16 +100,10 @@ def _drop_known(db: sqlite3.Connection, space: Space, answer: object, now_ms: in
             c for c in map(as_int, listed if isinstance(listed, list) else []) if c is not None
         }
     elif mine.accepted is not None:
-        known = {
-            c
-            for (c,) in db.execute(
-                "SELECT counter FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-                " AND counter <= ?",
-                (space.no, mine.accepted),
-            )
-        }
+        known = {c for c in held if c <= mine.accepted}  # of the others it says nothing
         for counter, problem in mine.rejected:
-            settle.refuse(db, space.no, counter, problem, now_ms)
+            if counter in held:
+                settle.refuse(db, space.no, counter, problem, now_ms)
     db.executemany(
         "UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
         " AND counter = ? AND state = 'pending'",

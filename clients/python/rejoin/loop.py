@@ -60,7 +60,12 @@ class Part:
 
     space: Space
     text: str
-    changes: int
+    held: range
+    """The counters of the changes in it."""
+
+    @property
+    def changes(self) -> int:
+        return len(self.held)
 
 
 class Loop:
@@ -178,18 +183,21 @@ class Loop:
         parts = []
         for space in work:
             bodies: list[str] = []
+            first = 0
             if space.no not in self._muted:
-                for (body,) in self._db.execute(
-                    "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
+                for counter, body in self._db.execute(
+                    "SELECT counter, body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
                     " ORDER BY counter LIMIT ?",
                     (space.no, room),
                 ):
                     size -= len(body.encode())
                     if size < 0 and len(bodies) + CHANGES_MAX - room > 0:
                         break
+                    first = first or counter
                     bodies.append(body)
             room -= len(bodies)
-            parts.append(Part(space, part_text(space, bodies), len(bodies)))
+            held = range(first, first + len(bodies))
+            parts.append(Part(space, part_text(space, bodies), held))
         return parts
 
     def _settle(self, part: Part, answer: SpaceAnswer) -> None:
@@ -199,7 +207,9 @@ class Loop:
         self._received[space.no] = received
         if answer.raw_records:
             self._progress(Progress("pull", space.id, received, _estimate(answer, space, received)))
-        settle.settle(self._db, space, answer, self._now_ms())
+        settle.settle(
+            self._db, space, answer, self._now_ms(), part.held, muted=space.no in self._muted
+        )
         self._ask_again.discard(space.no)
         if part.changes or space.no in self._muted:
             self._db.execute(
@@ -212,7 +222,7 @@ class Loop:
         after = spaces.pending(self._db, space.no)
         self.result.pulled += len(answer.raw_records)
         self.result.rejected += len(answer.rejected)
-        self.result.pushed += part.changes
+        self.result.pushed += sum(c <= (answer.accepted or 0) for c in part.held)
         if part.changes:
             self._progress(Progress("push", space.id, max(0, before - after), before))
 

@@ -23,23 +23,61 @@ KEEP_CHANGES = 10_000
 FOREVER_CODES = frozenset({"forbidden", "not_found"})
 
 
-def settle(db: sqlite3.Connection, asked: Space, answer: SpaceAnswer, now_ms: int) -> None:
-    """Takes a space's answer without error. `asked`: the space as the request described it."""
+NOTHING = range(0)
+
+
+def settle(
+    db: sqlite3.Connection,
+    asked: Space,
+    answer: SpaceAnswer,
+    now_ms: int,
+    held: range = NOTHING,
+    *,
+    muted: bool = False,
+) -> None:
+    """Takes a space's answer without error. `asked`: the space as the request described it.
+
+    held: the counters of the changes that the request carried. muted: it carries none, on purpose.
+    """
     complete = answer.page is None and answer.cursor is not None
     if not complete and not answer.rejected:
         with writing(db):
-            _decide(db, asked.no, answer, now_ms)
-            if _still(db, asked):
+            _decide(db, asked.no, answer, now_ms, held)
+            if _still(db, asked) and (muted or not _unasked(db, asked.no, answer)):
                 _stage(db, asked, answer)
         return
     with applying(db, asked.no, now_ms) as frame:
-        _show_again(frame, _decide(db, asked.no, answer, now_ms))
-        if not _still(db, asked):
+        _show_again(frame, _decide(db, asked.no, answer, now_ms, held))
+        if not _still(db, asked) or (_unasked(db, asked.no, answer) and not muted):
             return
         if complete:
+            # Only muted changes may be decided and pending still: the records have them already.
+            db.execute(
+                "UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'pending'"
+                " AND counter <= ?",
+                (asked.no, answer.accepted or 0),
+            )
             _complete(frame, asked, answer, now_ms)
         else:
             _stage(db, asked, answer)
+
+
+def _unasked(db: sqlite3.Connection, no: int, answer: SpaceAnswer) -> bool:
+    """Whether a counter that the server has decided is pending here, and was not in the request.
+
+    Only the change itself can tell whose it is: our own, whose answer was lost, or a twin's (a
+    copied file uses the same counters). Until then the records of the answer can't be taken: our
+    own change may be in them already, and would count twice.
+    """
+    return (
+        answer.accepted is not None
+        and db.execute(
+            "SELECT 1 FROM rejoin_changes WHERE space = ? AND state = 'pending' AND counter <= ?"
+            " LIMIT 1",
+            (no, answer.accepted),
+        ).fetchone()
+        is not None
+    )
 
 
 def _still(db: sqlite3.Connection, asked: Space) -> bool:
@@ -62,8 +100,10 @@ def _stage(db: sqlite3.Connection, asked: Space, answer: SpaceAnswer) -> None:
     )
 
 
-def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -> list[str]:
-    """Marks what the server decided. Returns the bodies of the changes newly refused."""
+def _decide(
+    db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int, held: range
+) -> list[str]:
+    """Marks what the server decided of the request. Returns the bodies of those newly refused."""
     if answer.accepted is None:
         return []
     give_back(db, no, answer.accepted + 1)
@@ -74,29 +114,30 @@ def _decide(db: sqlite3.Connection, no: int, answer: SpaceAnswer, now_ms: int) -
             " AND state <> 'rejected'",
             (no, counter),
         ).fetchone()
-        if row:
+        if row and counter in held:
             refused.append(str(row[0]))
             refuse(db, no, counter, problem, now_ms)
+    first, last = held.start, min(held.stop - 1, answer.accepted)
     if db.execute("SELECT 1 FROM rejoin_deletes LIMIT 1").fetchone():
         bodies = [
             str(r[0])
             for r in db.execute(
                 "SELECT body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-                " AND counter <= ?",
-                (no, answer.accepted),
+                " AND counter BETWEEN ? AND ?",
+                (no, first, last),
             )
         ]
         _forget_deletes(db, no, [*bodies, *refused])
     db.execute(
         "DELETE FROM rejoin_refused WHERE space = ? AND device = ? AND counter IN (SELECT"
         " counter FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-        " AND counter <= ?)",
-        (no, get_meta(db, "device_id"), no, answer.accepted),
+        " AND counter BETWEEN ? AND ?)",
+        (no, get_meta(db, "device_id"), no, first, last),
     )
     db.execute(
         "UPDATE rejoin_changes SET state = 'accepted', decided_at = ? WHERE space = ?"
-        " AND state = 'pending' AND counter <= ?",
-        (now_ms, no, answer.accepted),
+        " AND state = 'pending' AND counter BETWEEN ? AND ?",
+        (now_ms, no, first, last),
     )
     db.execute("UPDATE rejoin_spaces SET discarded = NULL, withdrawn = 0 WHERE no = ?", (no,))
     return refused

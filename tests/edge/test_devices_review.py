@@ -1,0 +1,101 @@
+"""What an independent review of the device proved wrong, each as a device lives through it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+import rejoin
+from rejoin import HttpAnswer
+from tests.edge.fleet import Fleet, Network, rows
+from tests.edge.test_devices_meet import prepare
+
+
+@pytest.fixture
+def fleet(client: FlaskClient, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(client, tmp_path)
+    yield made
+    made.close()
+
+
+class Losing(Network):
+    """Loses the answers to the next sync, as often as it is told to."""
+
+    lose = 0
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+    ) -> HttpAnswer:
+        answer = super().request(method, url, headers, body, timeout_s)
+        if self.lose and url.endswith("/v1/sync"):
+            self.lose -= 1
+            raise ConnectionResetError("the answer was lost")
+        return answer
+
+
+def losing(device: rejoin.Database) -> Losing:
+    assert isinstance(device.http, Network)
+    device.http = Losing(device.http.client)
+    return device.http
+
+
+def offline(device: rejoin.Database) -> None:
+    """A sync that arrives, and whose answer never does."""
+    http = losing(device)
+    http.lose = 100
+    with pytest.raises(rejoin.Offline):
+        device.sync()
+    http.lose = 0
+
+
+def test_a_copied_file_loses_no_row_that_a_request_had_no_room_for(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    a = prepare(fleet.device(file="a.sqlite"))
+    crew = a.create_space("Crew")
+    a.connection.execute("CREATE TABLE plans (id TEXT PRIMARY KEY, text TEXT)")
+    a.track("plans", space=crew)
+    a.sync()
+    a.connection.execute("PRAGMA wal_checkpoint")
+    shutil.copy(tmp_path / "a.sqlite", tmp_path / "b.sqlite")
+    b = fleet.device(file="b.sqlite")
+
+    a.execute("INSERT INTO plans VALUES ('a', 'of the first')")
+    a.sync()
+    for number in range(1001):
+        b.execute("INSERT INTO lists VALUES (?, 'x')", (number,))
+    b.execute("INSERT INTO plans VALUES ('b', 'of its twin')")
+    fleet.settle()
+
+    assert a.execute("SELECT id FROM plans ORDER BY id").fetchall() == [("a",), ("b",)]
+    assert rows(a) == rows(b)
+    assert a.status().device_id != b.status().device_id
+
+
+def test_own_changes_whose_answer_was_lost_count_once_though_they_wait_for_room(
+    fleet: Fleet,
+) -> None:
+    a = prepare(fleet.device())
+    crew = a.create_space("Crew")
+    a.connection.execute("CREATE TABLE plans (id TEXT PRIMARY KEY, n INTEGER)")
+    a.track("plans", space=crew, n="counter")
+    a.execute("INSERT INTO plans VALUES ('p', 0)")
+    a.sync()
+    a.execute("UPDATE plans SET n = n + 1")
+    offline(a)
+    for number in range(1001):
+        a.execute("INSERT INTO lists VALUES (?, 'x')", (number,))
+    a.sync()
+    a.execute("UPDATE plans SET n = n + 10")
+    a.sync()
+    assert a.execute("SELECT n FROM plans").fetchall() == [(11,)]
+    assert a.status().pending == 0
