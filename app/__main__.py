@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     restored.add_argument(
         "--epoch", type=int, default=1, metavar="N", help="at least N: above all that devices know"
     )
-    command("compact", _compact, "Drop the tombstones that no device needs any more.")
+    command(
+        "compact",
+        _compact,
+        "Drop the tombstones, tokens and counts that nobody needs any more.",
+    )
     account = command("account", _account, "Make an account, or set its password or role.")
     account.add_argument("email")
     account.add_argument("--role", choices=["user", "support", "admin"])
@@ -102,9 +106,11 @@ def _postgres(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _compact(_options: argparse.Namespace, settings: Settings) -> None:
+    from storage import attempts, tokens
     from storage.upkeep import drop_tombstones, every_space
 
-    before = datetime.now(UTC) - timedelta(days=settings.tombstone_days)
+    now = datetime.now(UTC)
+    before = now - timedelta(days=settings.tombstone_days)
     dropped = 0
     with _engine(settings) as engine:
         with engine.connect() as connection:
@@ -112,7 +118,15 @@ def _compact(_options: argparse.Namespace, settings: Settings) -> None:
         for space in spaces:
             with engine.begin() as connection:
                 dropped += drop_tombstones(connection, space, int(before.timestamp() * 1000))
+        with engine.begin() as connection:
+            expired = tokens.forget(connection, now)
+        counts, batch = 0, attempts.FORGET_AT_ONCE
+        while batch == attempts.FORGET_AT_ONCE:
+            with engine.begin() as connection:
+                batch = attempts.forget(connection, now)
+            counts += batch
     print(f"Dropped {dropped} tombstones in {len(spaces)} spaces.")
+    print(f"Dropped {expired} expired refresh tokens and {counts} counts of old attempts.")
 
 
 def _restored(options: argparse.Namespace, settings: Settings) -> None:

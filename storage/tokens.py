@@ -1,12 +1,17 @@
 """Refresh tokens: random, kept as their SHA-256, spent at each use.
 
 Promises: a token is good once; a second use ends its family, whoever came first, since nobody can
-tell the thief from the owner. Every function here is called under, or takes, the lock of the
-device's row: without it, a family could be ended while a renewal adds a token to it unseen.
+tell the thief from the owner, however long ago the first was. Yet a device has one row only, its
+newest token's: each token names its family, so one of a family that lives that is not the newest
+was used before. Of a family that ended there is nothing left to end, and its rows go too. Every
+function here is called under, or takes, the lock of the device's row: without it, a family could
+be ended while a renewal adds a token to it unseen.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -18,6 +23,8 @@ from sqlalchemy import Connection, text
 
 from storage import accounts
 
+# Nobody guesses a family either: its id, a random UUID, is told in its tokens only.
+FAMILY_BYTES: Final = 16
 TOKEN_BYTES: Final = 32
 
 
@@ -33,7 +40,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What became of a token that was used. `invalid`: revoked, by a logout or a new login."""
+    """What became of a token that was used. `invalid`: revoked, by a logout or a reuse."""
 
     verdict: Literal["good", "invalid", "expired", "reused"]
     device_id: UUID
@@ -46,6 +53,19 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def _family_of(token: str) -> UUID | None:
+    """The family that the token names; None: it is not of our form."""
+    try:
+        raw = base64.b64decode(token, b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return UUID(bytes=raw[:FAMILY_BYTES]) if len(raw) == FAMILY_BYTES + TOKEN_BYTES else None
+
+
+_DROP: Final = text("""
+    DELETE FROM refresh_tokens
+    WHERE device_id = :device_id AND (used_at IS NOT NULL OR revoked_at IS NOT NULL)
+""")
 _INSERT: Final = text("""
     INSERT INTO refresh_tokens (digest, family, device_id, expires_at, created_at)
     VALUES (:digest, :family, :device_id, :expires_at, :created_at)
@@ -53,8 +73,10 @@ _INSERT: Final = text("""
 
 
 def issue(connection: Connection, grant: Grant) -> str:
-    """A new token of the family."""
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    """A new token of the family; the device's rows that are over go."""
+    raw = grant.family.bytes + secrets.token_bytes(TOKEN_BYTES)
+    token = base64.urlsafe_b64encode(raw).decode()
+    connection.execute(_DROP, {"device_id": grant.device_id})
     connection.execute(
         _INSERT,
         {
@@ -68,12 +90,15 @@ def issue(connection: Connection, grant: Grant) -> str:
     return token
 
 
-_DEVICE_OF: Final = text("SELECT device_id FROM refresh_tokens WHERE digest = :digest")
+_DEVICE_OF: Final = text("""
+    SELECT device_id FROM refresh_tokens WHERE digest = :digest OR family = :family LIMIT 1
+""")
 
 
 def device_of(connection: Connection, token: str) -> UUID | None:
     """The device that the token was issued to, good or not; None: it is not one of ours."""
-    found: UUID | None = connection.scalar(_DEVICE_OF, {"digest": digest(token)})
+    key = {"digest": digest(token), "family": _family_of(token)}
+    found: UUID | None = connection.scalar(_DEVICE_OF, key)
     return found
 
 
@@ -93,14 +118,16 @@ def spend(connection: Connection, token: str, now: datetime) -> Spent | None:
         return None
     key = {"digest": digest(token), "now": now}
     row = connection.execute(_READ, key).one_or_none()
-    if row is None:
+    family = row[0] if row else _family_of(token)
+    if family is None:
         return None
-    verdict = _verdict(used=row[1], revoked=row[2], expired=row[3])
+    # Without a row it is not the family's newest: it was used, and its row dropped.
+    verdict = _verdict(used=row[1], revoked=row[2], expired=row[3]) if row else "reused"
     if verdict == "good":
         connection.execute(_USE, key)
     elif verdict == "reused":
-        revoke_family(connection, row[0], now)
-    return Spent(verdict, device_id, row[0], standing)
+        revoke_family(connection, family, now)
+    return Spent(verdict, device_id, family, standing)
 
 
 def _verdict(
@@ -145,6 +172,6 @@ def revoke_of_user(connection: Connection, user_id: UUID, now: datetime) -> None
 _FORGET: Final = text("DELETE FROM refresh_tokens WHERE expires_at < :before")
 
 
-def forget(connection: Connection, before: datetime) -> None:
-    """Drop tokens that expired before that: upkeep. Until then their reuse is noticed."""
-    connection.execute(_FORGET, {"before": before})
+def forget(connection: Connection, before: datetime) -> int:
+    """Drop the tokens that expired before that, and return how many: upkeep."""
+    return connection.execute(_FORGET, {"before": before}).rowcount

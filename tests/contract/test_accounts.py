@@ -336,6 +336,45 @@ def test_a_refresh_token_is_not_kept_as_it_is(ada: Person, engine: Engine) -> No
     assert {len(digest) for digest in digests} == {32}
 
 
+def _rows(engine: Engine, device_id: str) -> int:
+    query = text("SELECT count(*) FROM refresh_tokens WHERE device_id = :id")
+    with engine.connect() as connection:
+        return int(connection.scalar(query, {"id": device_id}) or 0)
+
+
+def test_a_device_that_renews_and_logs_in_for_years_has_one_row(
+    ada: Person, engine: Engine
+) -> None:
+    for _ in range(5):
+        ada.session = ada.refresh().json
+    assert _rows(engine, ada.device_id) == 1
+    for _ in range(3):
+        ada.session = ada.log_in(device_id=ada.device_id).json
+    assert _rows(engine, ada.device_id) == 1
+    assert ada.refresh().status_code == 200
+
+
+def test_a_reuse_is_noticed_however_many_renewals_came_after(ada: Person) -> None:
+    first = ada.session["refresh_token"]
+    for _ in range(5):
+        ada.session = ada.refresh().json
+    told(ada.refresh(first), 401, "token_reused")
+    told(ada.refresh(), 401, "token_invalid")
+    told(ada.refresh(first), 401, "token_reused")
+
+
+def test_a_used_refresh_token_still_logs_its_device_out(ada: Person) -> None:
+    first = ada.session["refresh_token"]
+    ada.session = ada.refresh().json
+    assert ada.call("POST", "/v1/auth/logout", refresh_token=first).status_code == 204
+    told(ada.refresh(), 401, "token_invalid")
+
+
+@pytest.mark.parametrize("token", ["A" * 64, "=" * 64, "A" * 63 + "=", "ü" * 64, "-_" * 32])
+def test_a_refresh_token_of_no_family_of_ours_is_invalid(ada: Person, token: str) -> None:
+    told(ada.refresh(token), 401, "token_invalid")
+
+
 def test_an_unknown_refresh_token_is_invalid(ada: Person) -> None:
     told(ada.refresh("A" * 43), 401, "token_invalid")
     told(ada.refresh(ada.session["access_token"][:256]), 401, "token_invalid")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from app.__main__ import main
+from storage import accounts, attempts, tokens
+from storage.engine import make_engine
 
 Command = Callable[..., int]
 
@@ -45,6 +50,37 @@ def test_after_a_restore_every_space_begins_its_next_epoch(
     command("account", "ada@example.org")
     assert command("restored") == 0
     assert "in 1 spaces" in capsys.readouterr().out
+
+
+def test_compact_drops_expired_tokens_and_old_counts(
+    empty_database: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"DATABASE_URL": empty_database(), "REJOIN_DATA": str(tmp_path)}
+    main(["migrate"], environ)
+    main(["account", "ada@example.org"], environ)
+    engine = make_engine(environ["DATABASE_URL"], 1)
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        user_id = connection.scalar(text("SELECT id FROM users"))
+        device = accounts.Registration(uuid4(), user_id, "phone", None, None, None)
+        accounts.register_device(connection, device, now)
+        for days in (-1, 1):
+            grant = tokens.Grant(device.id, uuid4(), now, now + timedelta(days=days))
+            tokens.issue(connection, grant)
+        for hours in (0, 2):
+            attempts.count(
+                connection, (attempts.logins_from(f"{hours}"),), now - timedelta(hours=hours)
+            )
+    capsys.readouterr()
+    assert main(["compact"], environ) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Dropped 0 tombstones in 1 spaces.",
+        "Dropped 1 expired refresh tokens and 1 counts of old attempts.",
+    ]
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM refresh_tokens")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM login_failures")) == 1
+    engine.dispose()
 
 
 def test_a_database_that_is_not_there_is_one_sentence(
