@@ -1,6 +1,7 @@
 """The page `/docs`: the OpenAPI document made readable, by the server itself.
 
-Promise: the page needs nothing from another host, and its policy (CSP) lets nothing else in.
+Promises: the page needs nothing from another host, and its policy (CSP) lets nothing else in; it
+is made once, whoever asks under whatever name: anyone may ask, and making it is work.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from flask import Flask, Response, render_template
+from flask import Flask, Response, render_template, request
+from markupsafe import escape
 
 from app.errors import TABLE
 from app.openapi import VERSION, Document, document
 from app.wire import JSON
 
 CACHE: Final = "rejoin.openapi"
+PAGE_CACHE: Final = "rejoin.docs"
+# Stands for the server's address in the page that is kept.
+BASE: Final = "base.invalid"
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -72,10 +77,20 @@ def _document(app: Flask) -> Document:
 
 def page(app: Flask, base: str) -> str:
     """The page as HTML; `base` is the server's own address, for the curl lines."""
+    # Under a prefix its links are others: not the page that all others get.
+    if request.script_root:
+        made = _page(app)
+    else:
+        made = app.extensions.get(PAGE_CACHE) or _page(app)
+        app.extensions[PAGE_CACHE] = made
+    return made.replace(BASE, str(escape(base.rstrip("/"))))
+
+
+def _page(app: Flask) -> str:
     made = _document(app)
     groups: dict[str, list[Operation]] = {tag: [] for tag in FIRST}
     for path, method, operation in _operations(made):
-        shown = _operation(made, path, method, operation, base.rstrip("/"))
+        shown = _operation(made, path, method, operation, BASE)
         groups.setdefault(operation["tags"][0], []).append(shown)
     return render_template("docs.html", groups=groups, errors=_errors(), version=VERSION)
 

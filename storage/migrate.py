@@ -6,6 +6,7 @@ migration is applied whole or not at all.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +34,9 @@ def current_revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@functools.cache
 def newest_revision() -> str | None:
-    """The revision that this program was written for."""
+    """The revision that this program was written for, read once: every probe asks."""
     return ScriptDirectory(str(FOLDER)).get_current_head()
 
 

@@ -14,8 +14,11 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app import create_app, docs
 from app.errors import TABLE
 from app.openapi import VERSION, described_routes, path_of
+from app.settings import Settings
+from storage import migrate
 from tests.contract.people import Person
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +164,27 @@ def test_the_page_shows_every_operation_and_a_line_to_try_it(
         assert f'id="{operation["operationId"]}"' in shown
     assert shown.count("curl -sS") == len(operations)
     assert "http://localhost/v1/auth/signup" in shown
+
+
+def test_the_page_is_made_once_whatever_the_server_is_called(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = create_app(settings).test_client()
+    first = client.get("/docs").text
+    monkeypatch.setattr(docs, "render_template", None)
+    for host in ("a.example", "b.example:8080"):
+        shown = client.get("/docs", headers={"Host": host}).text
+        assert f"http://{host}/v1/auth/signup" in shown
+        assert shown == first.replace("http://localhost/", f"http://{host}/")
+        assert docs.BASE not in shown
+
+
+def test_the_newest_revision_is_read_once(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.get("/readyz").status_code == 200
+    monkeypatch.setattr(migrate, "ScriptDirectory", None)
+    assert client.get("/readyz").status_code == 200
 
 
 def test_what_a_client_sends_can_not_get_into_the_page(client: FlaskClient) -> None:
