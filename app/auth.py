@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 
 from app.settings import Settings
 from storage import accounts
-from sync.errors import Conflict, Forbidden, Unauthenticated
+from sync.errors import Conflict, Unauthenticated
 
 ROLES: Final = ("user", "support", "admin")
 # Ours have some 400: more than this is not looked at.
@@ -127,11 +127,3 @@ def require_good_standing(found: accounts.Standing) -> None:
         raise Unauthenticated("device_revoked")
     if found.frozen:
         raise Conflict("device_fork", "This device was replaced: log in as a new one.")
-
-
-def require_role(connection: Connection, role: str) -> Principal:
-    """As `require_principal`, and of this role or a greater one; raises Forbidden."""
-    principal = require_principal(connection)
-    if ROLES.index(principal.role) < ROLES.index(role):
-        raise Forbidden("forbidden", f"This is for the role {role}.")
-    return principal
