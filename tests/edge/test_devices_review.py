@@ -99,3 +99,30 @@ def test_own_changes_whose_answer_was_lost_count_once_though_they_wait_for_room(
     a.sync()
     assert a.execute("SELECT n FROM plans").fetchall() == [(11,)]
     assert a.status().pending == 0
+
+
+def test_a_first_transfer_leaves_no_row_that_another_has_deleted_meanwhile(fleet: Fleet) -> None:
+    x, y = prepare(fleet.device()), prepare(fleet.device())
+    x.execute("INSERT INTO lists VALUES (1, 'of the first'), (2, 'stays')")
+    offline(x)
+    y.sync()
+    y.execute("DELETE FROM lists WHERE id = 1")
+    y.sync()
+    x.execute("INSERT INTO lists VALUES (3, 'not sent yet')")
+    fleet.settle()
+    assert rows(x) == rows(y)
+    assert x.execute("SELECT id FROM lists ORDER BY id").fetchall() == [(2,), (3,)]
+
+
+def test_the_first_device_of_a_space_keeps_what_it_alone_has_written(fleet: Fleet) -> None:
+    x, y = prepare(fleet.device()), prepare(fleet.device())
+    x.execute("INSERT INTO tasks (id, title, votes, tags) VALUES ('t', 'x', 3, '[\"a\"]')")
+    x.execute("UPDATE tasks SET votes = votes + 4")
+    x.execute("INSERT INTO lists VALUES (1, 'x')")
+    x.execute("DELETE FROM lists")
+    x.sync()
+    x.execute("UPDATE tasks SET votes = votes + 10")
+    fleet.settle()
+    assert rows(x) == rows(y)
+    assert x.execute("SELECT title, votes, tags FROM tasks").fetchall() == [("x", 17, '["a"]')]
+    assert x.execute("SELECT count(*) FROM lists").fetchone() == (0,)

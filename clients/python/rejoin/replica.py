@@ -99,20 +99,17 @@ class Replica:
         one = self.touch((self.number(delta.collection), delta.id))
         one.must_show(one.record.take(delta, whole=whole))
 
-    def take_all(self, deltas: list[Delta], *, replacing: bool) -> None:
-        """A whole pull. Replacing: what it doesn't name is no longer there."""
-        if replacing:
-            named = {(self.number(d.collection), d.id) for d in deltas}
-            for no in self._numbers.values():
-                for (record_id,) in self._db.execute(
-                    "SELECT id FROM rejoin_records WHERE collection = ?", (no,)
-                ).fetchall():
-                    if (no, record_id) not in named:
-                        one = self.touch((no, record_id))
-                        one.record = Record()
-                        one.must_show(None)
-        for delta in deltas:
-            self.take(delta, whole=replacing)
+    def forget(self, deltas: Iterable[Delta]) -> None:
+        """Before a transfer that replaces the copy: what it doesn't name is no longer there."""
+        named = {(self.number(d.collection), d.id) for d in deltas}
+        for no in self._numbers.values():
+            for (record_id,) in self._db.execute(
+                "SELECT id FROM rejoin_records WHERE collection = ?", (no,)
+            ).fetchall():
+                if (no, record_id) not in named:
+                    one = self.touch((no, record_id))
+                    one.record = Record()
+                    one.must_show(None)
 
     def fold(self, op: Op) -> None:
         """An own accepted operation becomes part of the server's state."""

@@ -57,7 +57,7 @@ def settle(
                 " AND counter <= ?",
                 (asked.no, answer.accepted or 0),
             )
-            _complete(frame, asked, answer, now_ms)
+            _complete(frame, asked, answer, now_ms, held)
         else:
             _stage(db, asked, answer)
 
@@ -210,7 +210,7 @@ def _keep_stray(frame: Applying, at: tuple[int, str]) -> None:
     frame.db.execute("INSERT OR IGNORE INTO rejoin_strays VALUES (?, ?)", at)
 
 
-def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -> None:
+def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, held: range) -> None:
     db, no = frame.db, asked.no
     staged: list[Delta] = []
     for (records,) in db.execute(
@@ -218,19 +218,33 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -
     ):
         page = parse(records)
         staged += [read_delta(r) for r in (page if isinstance(page, list) else [])]
-    replacing = asked.replacing or answer.reset
+    # A transfer from 0 names no deletions: it is the whole space, as after a reset.
+    replacing = asked.replacing or answer.reset or asked.pull_cursor == 0
     if replacing:
+        # Own rows may be gone there too: another device has deleted them before we heard of it.
+        for op in _ops(db, no, "state = 'accepted' AND folded = 0"):
+            frame.replica.show((frame.replica.number(str(op["collection"])), str(op["id"])))
         # Nothing is folded: the pages are the whole truth. What was given back is shown again.
-        db.execute("UPDATE rejoin_changes SET folded = (state <> 'pending') WHERE space = ?", (no,))
+        db.execute(
+            "UPDATE rejoin_changes SET folded = (state <> 'pending' OR counter <= ?)"
+            " WHERE space = ?",
+            (answer.accepted or 0, no),
+        )
+        frame.replica.forget([*staged, *answer.records])
+        own = f"state = 'accepted' AND counter BETWEEN {held.start} AND {held.stop - 1}"
+        if _all_own(db, no, own, answer):
+            for op in _ops(db, no, own):
+                frame.replica.fold(op)
     else:
-        for op in _accepted_ops(db, no):
+        for op in _ops(db, no, "state = 'accepted' AND folded = 0"):
             frame.replica.fold(op)
         db.execute(
             "UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'accepted'"
             " AND folded = 0",
             (no,),
         )
-    frame.replica.take_all([*staged, *answer.records], replacing=replacing)
+    for delta in [*staged, *answer.records]:
+        frame.replica.take(delta, whole=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
     db.execute(
         "UPDATE rejoin_spaces SET epoch = ?, cursor = ?, pull_cursor = ?, clock = NULL,"
@@ -245,13 +259,23 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int) -
     )
 
 
-def _accepted_ops(db: sqlite3.Connection, no: int) -> Iterable[Op]:
-    for (body,) in db.execute(
-        "SELECT body FROM rejoin_changes WHERE space = ?"
-        " AND state = 'accepted' AND folded = 0 ORDER BY counter",
-        (no,),
-    ):
-        yield from json.loads(body)["ops"]
+def _all_own(db: sqlite3.Connection, no: int, own: str, answer: SpaceAnswer) -> bool:
+    """Whether the request's changes are the whole log: then there may be no records to tell."""
+    count = db.execute(
+        f"SELECT count(*) FROM rejoin_changes WHERE space = ? AND {own}", (no,)
+    ).fetchone()[0]
+    return bool(count) and count == answer.cursor
+
+
+def _ops(db: sqlite3.Connection, no: int, which: str) -> list[Op]:
+    """The operations of some changes, in order."""
+    return [
+        op
+        for (body,) in db.execute(
+            f"SELECT body FROM rejoin_changes WHERE space = ? AND {which} ORDER BY counter", (no,)
+        )
+        for op in json.loads(body)["ops"]
+    ]
 
 
 def drop_pages(db: sqlite3.Connection, no: int) -> None:
