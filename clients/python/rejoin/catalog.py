@@ -11,6 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from rejoin import collections, spaces
+from rejoin.answers import as_object
 from rejoin.apply import writing
 from rejoin.collections import Collection
 from rejoin.outbox import Unit, context_of, number
@@ -71,11 +72,16 @@ def published(db: sqlite3.Connection, space: int) -> dict[str, Definition]:
             made[name] = Definition(
                 name,
                 found["sql"],
-                [str(i) for i in found.get("indexes") or []],
-                dict(found.get("kinds") or {}),
-                [str(c) for c in found.get("columns") or []],
+                _texts(found.get("indexes")),
+                {n: str(k) for n, k in as_object(found.get("kinds")).items()},
+                _texts(found.get("columns")),
             )
     return made
+
+
+def _texts(value: Json) -> list[str]:
+    """Anybody may have written it: what is no list of texts is empty."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def publish_missing(db: sqlite3.Connection, now_ms: int) -> bool:

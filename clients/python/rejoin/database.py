@@ -22,6 +22,7 @@ from rejoin import account, catalog, collections, loop, report, schema, settle, 
 from rejoin.answers import as_object, as_text
 from rejoin.apply import writing
 from rejoin.errors import Busy, NotLoggedIn, RejoinError, ServerRefused, TrackingError
+from rejoin.foreign import make_table
 from rejoin.loop import Loop, Progress, SyncResult
 from rejoin.outbox import seal
 from rejoin.report import Conflict, Status
@@ -185,7 +186,8 @@ class Database:
     def make_tables(self, space: str = spaces.PERSONAL) -> list[str]:
         """Makes and tracks the tables that a space's other devices have published.
 
-        Raises RejoinError where none has published any.
+        Raises RejoinError where none has published any, and where a definition would do more than
+        make its table: whoever may write to the space may publish one. Then no table is made.
         """
         wanted = self._personal() if space == spaces.PERSONAL else space
         found = catalog.published(self._db, spaces.number_of(self._db, wanted))
@@ -198,9 +200,7 @@ class Database:
         missing = [d for d in found.values() if d.table.lower() not in have]
         with writing(self._db):
             for definition in missing:
-                self._db.execute(definition.sql)
-                for index in definition.indexes:
-                    self._db.execute(index)
+                make_table(self._db, definition)
         for name in _parents_first(self._db, [d.table for d in missing]):
             self.track(name, space=space, kinds=found[name].kinds)
         return sorted(found)
