@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import rejoin
-from tests.device import TASK_KINDS, TASKS, Maker
-from tests.fake_server import FakeServer
+from rejoin_testing.device import TASK_KINDS, TASKS, Maker
+from rejoin_testing.fake_server import FakeServer
 
 
 @pytest.fixture

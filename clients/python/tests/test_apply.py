@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import rejoin
-from tests.device import Maker
-from tests.fake_server import FakeServer
+from rejoin_testing.device import Maker
+from rejoin_testing.fake_server import FakeServer
 
 FAMILY = (
     "CREATE TABLE p (id INTEGER PRIMARY KEY, name TEXT);"
@@ -322,3 +322,43 @@ def test_a_clone_gets_tables_kinds_and_indexes(device: Maker, server: FakeServer
     b.close()
     with pytest.raises(rejoin.RejoinError, match="has tables already"):
         rejoin.clone(b.path, "http://fake", "ada@example.org", "secret", http=server)
+
+
+@pytest.mark.parametrize(
+    ("key", "mine", "others"),
+    [
+        ("id INTEGER PRIMARY KEY", "7", ["007", " 7", "7.0", "[7.0]", '["7"]']),
+        ("id INT PRIMARY KEY", "7", ["007", "[7.0]", '["7"]', "+7"]),
+        ("id REAL PRIMARY KEY", "[7.0]", ["7", "007", '["7.0"]']),
+        ("id PRIMARY KEY", "7", ["[7.0]"]),
+        ("id TEXT PRIMARY KEY", "7", ["[7]", '["7"]']),
+    ],
+)
+def test_an_id_that_would_take_another_records_row_is_set_aside(
+    device: Maker, server: FakeServer, key: str, mine: str, others: list[str]
+) -> None:
+    db = device(sql=f"CREATE TABLE tasks ({key}, title TEXT)")
+    server.write(put("tasks", mine, title="mine"))
+    for other in others:
+        server.write(put("tasks", other, title=f"of {other}"))
+    db.sync()
+    assert db.execute("SELECT title FROM tasks").fetchall() == [("mine",)]
+    assert sorted(a.id for a in db.status().aside) == sorted(others)
+    for other in others:
+        server.write({"op": "delete", "collection": "tasks", "id": other})
+    db.sync()
+    assert db.execute("SELECT title FROM tasks").fetchall() == [("mine",)]
+    assert db.status().aside == []
+
+
+def test_an_untyped_key_takes_either_number_whichever_came_first(
+    device: Maker, server: FakeServer
+) -> None:
+    db = device(sql="CREATE TABLE tasks (id PRIMARY KEY, title TEXT)")
+    server.write(put("tasks", "[7.0]", title="real"))
+    db.sync()
+    server.write(put("tasks", "7", title="integer"))
+    server.write(put("tasks", "x", title="text"))
+    db.sync()
+    assert db.execute("SELECT title FROM tasks ORDER BY id").fetchall() == [("real",), ("text",)]
+    assert [a.id for a in db.status().aside] == ["7"]

@@ -11,7 +11,7 @@ import pytest
 
 import rejoin
 from rejoin.cli import main
-from tests.fake_server import FakeServer
+from rejoin_testing.fake_server import FakeServer
 
 CHINOOK = os.environ.get("REJOIN_TEST_CHINOOK", "")
 

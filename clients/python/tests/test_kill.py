@@ -16,7 +16,7 @@ from threading import Lock, Thread
 import pytest
 
 import rejoin
-from tests.fake_server import FakeServer
+from rejoin_testing.fake_server import FakeServer
 
 KILLS = int(os.environ.get("REJOIN_TEST_KILLS", "6"))
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import pytest
 
 import rejoin
 from rejoin.schema import SLOTS
-from tests.device import Maker
+from rejoin_testing.device import Maker
 
 
 def recorded(db: rejoin.Database) -> list[list[dict[str, Any]]]:

@@ -9,8 +9,8 @@ import pytest
 
 import rejoin
 from rejoin.transport import HttpAnswer
-from tests.device import Maker
-from tests.fake_server import SPACE, Answer, FakeServer
+from rejoin_testing.device import Maker
+from rejoin_testing.fake_server import SPACE, Answer, FakeServer
 
 
 def rows(db: rejoin.Database, columns: str = "id, title, votes, tags") -> list[tuple[Any, ...]]:
