@@ -217,7 +217,8 @@ SETTINGS: Final = (
         "trusted_proxies",
         _whole(0, 10),
         "0",
-        "How many proxies stand before the server: as many X-Forwarded-For hops are believed.",
+        "How many proxies stand before the server: as many X-Forwarded-For hops are believed."
+        " With a proxy and 0 here, all users share its address, and the limits on it.",
     ),
     Setting(
         "REJOIN_LOG_LEVEL",

@@ -50,6 +50,8 @@ def make_engine(
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_recycle=RECYCLE_SECONDS,
         pool_use_lifo=True,
+        # An error that is printed somewhere must not print what users wrote.
+        hide_parameters=True,
         connect_args=_connect_args(statement_timeout_ms),
     )
     event.listen(engine, "connect", _refuse_unusable)
