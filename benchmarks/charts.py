@@ -37,11 +37,12 @@ def growth(told: Mapping[tuple[str, int], tuple[Figure, Figure]]) -> None:
         )
         axes.plot(sizes, slow, ":", color=colour, label=f"{name} of 20, 95th percentile")
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    # Room for the legend above the lines.
+    axes.set_ylim(0, 1.4 * axes.get_ylim()[1])
     axes.set_xlabel("records in the space")
     axes.set_ylabel("milliseconds a request")
     axes.set_title("What a request costs as a space grows", loc="left")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     _save(figure, GROWTH)
 
 

@@ -33,7 +33,6 @@ class Explained:
     milliseconds: float
     pages: int
     nodes: str
-    plan: Any
 
     @property
     def name(self) -> str:
@@ -100,7 +99,7 @@ def _explained(connection: psycopg.Connection, statement: str, values: Any) -> E
     pages = plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
     nodes = ", ".join(dict.fromkeys(_scans(plan)))
     spent = told["Planning Time"] + told["Execution Time"]
-    return Explained(statement, spent, pages, nodes, told)
+    return Explained(statement, spent, pages, nodes)
 
 
 def _scans(plan: dict[str, Any]) -> Iterator[str]:

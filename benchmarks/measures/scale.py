@@ -98,7 +98,7 @@ def _explained(
     for kind, (device, body) in bodies.items():
         told = statements.explained(bench.stage.settings(url), device.token, body)
         for one in sorted(told, key=lambda found: -found.milliseconds):
-            facts: dict[str, Any] = {"plan": one.plan, "statement": one.statement}
+            facts: dict[str, Any] = {"statement": " ".join(one.statement.split())}
             note = f"{one.nodes}; {one.pages} pages"
             name = f"{where}, {kind}: {one.name}"
             rows.append(Row(name, figure([one.milliseconds], "ms"), note=note, facts=facts))
