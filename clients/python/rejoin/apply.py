@@ -19,7 +19,7 @@ from rejoin.overlay import shown
 from rejoin.replica import At, Replica
 from rejoin.rows import Key, Write, Writer, column_value, read_row
 from rejoin.schema import KEY_NAMES
-from rejoin.shape import quote, read_shape
+from rejoin.shape import quote
 from rejoin.values import SqlValue
 
 COMMIT_TRIES = 50
@@ -61,6 +61,7 @@ class Applying:
             if (home := self.replica.homes.get(no)) and home.space == self._space:
                 self.replica.show((no, record_id))
         writes = self.replica.writes(self.strays)
+        self.writer.close()
         self.writer = Writer(self.db, self.replica.homes.values())
         refused = self.writer.write(writes)
         if watched:
@@ -180,7 +181,8 @@ class Applying:
     ) -> list[Key]:
         targets = [r[4] for r in links]
         if any(t is None for t in targets):
-            targets = list(read_shape(self.db, parent, {}).key)
+            rows = self.db.execute(f"PRAGMA table_info({quote(parent)})").fetchall()
+            targets = [r[1] for r in sorted(rows, key=lambda r: int(r[5])) if r[5]]
         pairs = [(quote(str(r[3])), quote(str(t))) for r, t in zip(links, targets, strict=True)]
         names = ", ".join(f"c.{quote(k)}" for k in self._key_names(home))
         return [
@@ -238,8 +240,11 @@ def applying(db: sqlite3.Connection, space: int, now_ms: int) -> Iterator[Applyi
             db.execute("UPDATE rejoin_state SET applying = ?", (2 if watched else 1,))
             frame = Applying(db, space, now_ms)
             yield frame
-            frame.finish(watched)
-            frame.commit()
+            try:
+                frame.finish(watched)
+                frame.commit()
+            finally:
+                frame.writer.close()
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")

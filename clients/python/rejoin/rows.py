@@ -24,7 +24,7 @@ def read_row(db: sqlite3.Connection, home: Collection, key: Key) -> dict[str, Sq
     """A row by its key, all stored columns; None if there is none (or no table)."""
     try:
         shape = read_shape(db, home.name, {})
-    except sqlite3.Error:
+    except (sqlite3.Error, TrackingError):
         return None
     return _read(db, shape, key)
 
@@ -81,6 +81,48 @@ class Write:
     """The record was not known before: most likely there is no row yet."""
 
 
+class Stored:
+    """How SQLite would store a key: `'007'` in an INTEGER column is 7. It is asked, not guessed."""
+
+    def __init__(self) -> None:
+        self._db: sqlite3.Connection | None = None
+        self._made: set[str] = set()
+
+    def close(self) -> None:
+        if self._db:
+            self._db.close()
+            self._db = None
+
+    def of(self, key: Key, affinities: Sequence[str]) -> Key:
+        if all(
+            type(v) is bytes
+            or (type(v) is str and a in ("TEXT", "BLOB"))
+            or (type(v) is int and a in ("INTEGER", "NUMERIC", "BLOB"))
+            for v, a in zip(key, affinities, strict=True)
+        ):
+            return key
+        if self._db is None:
+            self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        table = "_".join(affinities)
+        if table not in self._made:
+            names = ", ".join(f"k{i} {a}" for i, a in enumerate(affinities))
+            self._db.execute(f"CREATE TABLE {table} ({names})")
+            self._made.add(table)
+        (stored,) = self._db.execute(
+            f"INSERT INTO {table} VALUES ({', '.join('?' * len(key))}) RETURNING *", key
+        ).fetchall()
+        self._db.execute(f"DELETE FROM {table}")
+        return tuple(stored)
+
+
+def _either_number(key: Key, shape: Shape) -> bool:
+    """A column without a type keeps 1 and 1.0 apart, and takes them for the same key."""
+    return any(
+        isinstance(v, int | float) and a == "BLOB"
+        for v, a in zip(key, shape.key_affinities, strict=True)
+    )
+
+
 class Writer:
     """Writes many rows inside the caller's transaction."""
 
@@ -88,6 +130,7 @@ class Writer:
         self._db = db
         self._shapes: dict[int, Shape | None] = {}
         self._inserts: dict[tuple[int, tuple[str, ...]], str] = {}
+        self._stored = Stored()
         for home in homes:
             self._shapes[home.no] = self._shape(home)
         self.deleted: dict[int, dict[str, tuple[Key, dict[str, SqlValue]]]] = {}
@@ -110,10 +153,42 @@ class Writer:
         """The table as it is now; None where there is none."""
         return self._shapes.get(home.no)
 
+    def close(self) -> None:
+        """Ends what `Stored` has opened."""
+        self._stored.close()
+
+    def _key(self, one: Write, shape: Shape) -> Key:
+        """The key of a record's row. Raises IntegrityError where it would be another record's."""
+        key = one.home.row_key(one.id)
+        if key is None:
+            raise sqlite3.IntegrityError(f"the id {one.id!r} fits no primary key of this table")
+        stored = one.home.record_id(self._stored.of(key, shape.key_affinities))
+        if stored == one.id and _either_number(key, shape):
+            names = ", ".join(map(quote, shape.key))
+            there = self._db.execute(
+                f"SELECT {names} FROM {quote(shape.table)} WHERE {_where(shape)}", key
+            ).fetchone()
+            stored = one.home.record_id(tuple(there)) if there else stored
+        if stored != one.id:
+            raise sqlite3.IntegrityError(
+                f"the id {one.id!r} would take the row of the record {stored!r} in this table"
+            )
+        return key
+
+    def _plain(self, one: Write) -> bool:
+        """Whether its key may be checked before the rows beside it are written."""
+        shape = self.shape(one.home)
+        if shape is None or "BLOB" not in shape.key_affinities:
+            return True
+        key = one.home.row_key(one.id)
+        return key is None or not _either_number(key, shape)
+
     def write(self, writes: Sequence[Write]) -> list[tuple[Write, str]]:
         """Writes all that can be written; returns what was refused, with SQLite's own words."""
-        fresh = [w for w in writes if w.fresh and w.fields is not None]
-        rest = [w for w in writes if not (w.fresh and w.fields is not None)]
+        fresh: list[Write] = []
+        rest: list[Write] = []
+        for w in writes:
+            (fresh if w.fresh and w.fields is not None and self._plain(w) else rest).append(w)
         rest.sort(key=lambda w: w.fields is None)  # first updates: children leave their parents
         refused = self._each(rest) + self._bulk(fresh)
         while refused:
@@ -140,7 +215,7 @@ class Writer:
         for one in writes:
             try:
                 sql, values = self._insert_sql(one)
-            except (ValueError, OverflowError) as error:
+            except (ValueError, OverflowError, sqlite3.IntegrityError) as error:
                 refused.append((one, str(error)))
                 continue
             if sql:
@@ -171,10 +246,7 @@ class Writer:
         shape = self.shape(one.home)
         if shape is None:
             return "", []
-        key = one.home.row_key(one.id)
-        if key is None:
-            raise ValueError(f"the id {one.id!r} fits no primary key of this table")
-        names, values = [], list(key)
+        names, values = [], list(self._key(one, shape))
         fields = one.fields or {}
         for column in shape.columns:
             given, value = column_value(column, fields)
@@ -191,11 +263,12 @@ class Writer:
         shape = self.shape(one.home)
         if shape is None:
             return
-        key = one.home.row_key(one.id)
-        if key is None:
+        try:
+            key = self._key(one, shape)
+        except sqlite3.IntegrityError:
             if one.fields is None:
-                return
-            raise sqlite3.IntegrityError(f"the id {one.id!r} fits no primary key of this table")
+                return  # there never was such a row
+            raise
         if one.fields is None:
             self._delete(one, shape, key)
         elif not self._update(one, shape, key):

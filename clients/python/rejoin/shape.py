@@ -35,6 +35,7 @@ class Shape:
     table: str
     key: tuple[str, ...]
     key_is_text: tuple[bool, ...]
+    key_affinities: tuple[str, ...]
     columns: tuple[Column, ...]
     uniques: tuple[tuple[str, ...], ...]
 
@@ -96,6 +97,7 @@ def read_shape(db: sqlite3.Connection, table: str, kinds: Mapping[str, str]) -> 
             f" at most {KEY_COLUMNS_MAX} can be synchronised."
         )
     key = tuple(str(r[1]) for r in key_rows)
+    _check_collation(db, name, key)
     _check_kinds(name, kinds, {str(r[1]) for r in rows} - set(key))
     columns = tuple(
         Column(
@@ -111,9 +113,33 @@ def read_shape(db: sqlite3.Connection, table: str, kinds: Mapping[str, str]) -> 
         name,
         key,
         tuple(affinity(str(r[2])) == "TEXT" for r in key_rows),
+        tuple(affinity(str(r[2])) for r in key_rows),
         columns,
         _uniques(db, name),
     )
+
+
+def _check_collation(db: sqlite3.Connection, table: str, key: tuple[str, ...]) -> None:
+    """A key that takes 'A' for 'a' would take two records for one row."""
+    indexed = {
+        str(r[2]): str(r[4]).upper()
+        for index in db.execute(f"PRAGMA index_list({quote(table)})").fetchall()
+        if index[3] == "pk"
+        for r in db.execute(f"PRAGMA index_xinfo({quote(index[1])})").fetchall()
+        if r[5]
+    }
+    for column in key:
+        # The column's own collation decides what `WHERE id = ?` finds; a UNION compares by it.
+        (apart,) = db.execute(
+            f"SELECT count(*) FROM (SELECT {quote(column)} FROM {quote(table)} WHERE 0"
+            " UNION SELECT 'a' UNION SELECT 'A' UNION SELECT 'a ')"
+        ).fetchone()
+        if apart < 3 or indexed.get(column, "BINARY") != "BINARY":  # see the text
+            raise TrackingError(
+                f"The key column {column!r} of {table!r} has a collation under which different"
+                f" texts are the same key, but records are told apart byte by byte. Make the"
+                f" table anew with a key column without COLLATE (or with COLLATE BINARY)."
+            )
 
 
 def _check_kinds(table: str, kinds: Mapping[str, str], columns: set[str]) -> None:

@@ -338,9 +338,9 @@ def test_an_id_that_would_take_another_records_row_is_set_aside(
     device: Maker, server: FakeServer, key: str, mine: str, others: list[str]
 ) -> None:
     db = device(sql=f"CREATE TABLE tasks ({key}, title TEXT)")
-    server.write(put("tasks", mine, title="mine"))
+    server.write(op("new", "tasks", mine, title="mine"))
     for other in others:
-        server.write(put("tasks", other, title=f"of {other}"))
+        server.write(op("new", "tasks", other, title=f"of {other}"))
     db.sync()
     assert db.execute("SELECT title FROM tasks").fetchall() == [("mine",)]
     assert sorted(a.id for a in db.status().aside) == sorted(others)
@@ -355,10 +355,10 @@ def test_an_untyped_key_takes_either_number_whichever_came_first(
     device: Maker, server: FakeServer
 ) -> None:
     db = device(sql="CREATE TABLE tasks (id PRIMARY KEY, title TEXT)")
-    server.write(put("tasks", "[7.0]", title="real"))
+    server.write(op("new", "tasks", "[7.0]", title="real"))
     db.sync()
-    server.write(put("tasks", "7", title="integer"))
-    server.write(put("tasks", "x", title="text"))
+    server.write(op("new", "tasks", "7", title="integer"))
+    server.write(op("new", "tasks", "x", title="text"))
     db.sync()
     assert db.execute("SELECT title FROM tasks ORDER BY id").fetchall() == [("real",), ("text",)]
     assert [a.id for a in db.status().aside] == ["7"]

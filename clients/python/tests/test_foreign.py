@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import rejoin
-from tests.device import Maker
-from tests.fake_server import FakeServer
+from rejoin_testing.device import Maker
+from rejoin_testing.fake_server import FakeServer
 
 GOOD = "CREATE TABLE good (id TEXT PRIMARY KEY, n INTEGER DEFAULT (abs(-1)) CHECK (n > 0))"
 

@@ -297,6 +297,10 @@ def test_generated_columns_stay_at_home(device: Maker) -> None:
             "CREATE TABLE t (a, b, c, d, e, f, g, h, i, PRIMARY KEY (a, b, c, d, e, f, g, h, i))",
             "at most 8",
         ),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY COLLATE NOCASE)", "collation"),
+        ("CREATE TABLE t (id TEXT COLLATE RTRIM, x, PRIMARY KEY (x, id))", "collation"),
+        ("CREATE TABLE t (id TEXT, PRIMARY KEY (id COLLATE NOCASE)) WITHOUT ROWID", "collation"),
+        ("CREATE TABLE t (id TEXT COLLATE NOCASE, PRIMARY KEY (id COLLATE BINARY))", "collation"),
     ],
 )
 def test_what_cannot_be_tracked_is_refused_in_words(device: Maker, sql: str, words: str) -> None:
