@@ -126,3 +126,40 @@ def test_the_first_device_of_a_space_keeps_what_it_alone_has_written(fleet: Flee
     assert rows(x) == rows(y)
     assert x.execute("SELECT title, votes, tags FROM tasks").fetchall() == [("x", 17, '["a"]')]
     assert x.execute("SELECT count(*) FROM lists").fetchone() == (0,)
+
+
+def test_another_process_on_the_file_is_no_fork(fleet: Fleet, tmp_path: Path) -> None:
+    a = prepare(fleet.device(file="a.sqlite"))
+    a.sync()
+    other = rejoin.open(tmp_path / "a.sqlite", http=a.http)
+    fleet.devices.append(other)
+    before = a.status().device_id
+
+    class Slow(Network):
+        """The other process syncs while the first request is on its way."""
+
+        late = True
+
+        def request(
+            self,
+            method: str,
+            url: str,
+            headers: Mapping[str, str],
+            body: bytes | None,
+            timeout_s: float,
+        ) -> HttpAnswer:
+            if url.endswith("/v1/sync") and self.late:
+                self.late = False
+                other.execute("INSERT INTO lists VALUES (2, 'of the second')")
+                other.sync()
+            return super().request(method, url, headers, body, timeout_s)
+
+    assert isinstance(a.http, Network)
+    a.http = Slow(a.http.client)
+    a.execute("INSERT INTO lists VALUES (1, 'of the first')")
+    a.sync()
+    assert a.status().device_id == before
+    assert a.status().pending == 0
+    b = prepare(fleet.device())
+    b.sync()
+    assert b.execute("SELECT id FROM lists ORDER BY id").fetchall() == [(1,), (2,)]

@@ -14,7 +14,7 @@ from rejoin import catalog, fork, settle, spaces
 from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
 from rejoin.apply import applying, writing
 from rejoin.errors import Stuck
-from rejoin.schema import set_meta
+from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
 from rejoin.values import JsonObject, compact
@@ -25,6 +25,8 @@ BYTES_MAX = 4 << 20
 """Of changes in one request, before compression: half of the server's bound for a body."""
 SPACES_MAX = 100
 """Spaces in one request; the protocol's bound."""
+DOUBTS_MAX = 20
+"""So often may another process have made a fork of a late request; then it is taken for one."""
 IDLE_ROUNDS_MAX = 5
 """Rounds that move nothing before the loop gives up: server and device talk past each other."""
 
@@ -89,6 +91,7 @@ class Loop:
         self._failed: dict[int, str] = {}
         self._muted: set[int] = set()
         self._ask_again: set[int] = set()
+        self._doubts = 0
         self._received: dict[int, int] = {}
         self.result = SyncResult()
 
@@ -142,6 +145,7 @@ class Loop:
         return space.no not in self._muted and spaces.pending(self._db, space.no) > 0
 
     def _round(self, work: list[Space]) -> None:
+        device = get_meta(self._db, "device_id")
         parts = self._parts(work)
         envelope = self.envelope(self._db, self._now_ms(), self._app_version)
         text = (
@@ -157,13 +161,29 @@ class Loop:
         for part in parts:
             mine = read_space(answered.get(part.space.id))
             if mine.error and mine.error.code == "device_fork":
-                forked = mine.error
+                forked = self._doubted(part, mine.error, device) or forked
             elif mine.error:
                 self._trouble(part, mine.error)
             else:
                 self._settle(part, mine)
         if forked:
             fork.resolve(self._db, self._session, self._now_ms(), self._credentials())
+
+    def _doubted(self, part: Part, problem: Problem, device: str | None) -> Problem | None:
+        """None where the fork may be our own doing: ask again.
+
+        Another process on this file may have used later counters, or another device id, while the
+        request was on its way; to the server it then looked like a copy from a backup.
+        """
+        moved = (
+            spaces.read(self._db, part.space.no).counter != part.space.counter
+            or get_meta(self._db, "device_id") != device
+        )
+        if not moved or self._doubts == DOUBTS_MAX:
+            return problem
+        self._doubts += 1
+        self._ask_again.add(part.space.no)
+        return None
 
     @staticmethod
     def envelope(db: sqlite3.Connection, now_ms: int, app_version: str | None) -> str:
