@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.bench import Bench, figure, generator, hello, together
-from benchmarks.devices import Device, encoded, envelope, new_rows, part
+from benchmarks.devices import Device, decoded, encoded, envelope, new_rows, part
 from benchmarks.figures import Row
 from benchmarks.stage import Gunicorn
 from benchmarks.wire import Flood, Line, flooded, request
@@ -69,7 +69,9 @@ def _settled(bench: Bench, device: Device) -> bytes:
     idle = request("POST", "/v1/sync", device.token, encoded(envelope(part(CHANGES, CHANGES, []))))
     with Line(bench.server.address) as line:
         line.good(request("POST", "/v1/sync", device.token, push))
-        line.good(idle)
+        space = decoded(line.good(idle))["spaces"]["me"]
+    if space.get("cursor") != CHANGES or space["records"]:
+        raise RuntimeError(f"there is something new, or wrong: {space}")
     return idle
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from benchmarks.bench import Bench, figure, hello
 from benchmarks.devices import Device, change, encoded, envelope, fields, part, put, record_id
 from benchmarks.figures import Row
+from benchmarks.measures import push
 from benchmarks.wire import flooded, request
 
 USERS, CHANGES, IN_FLIGHT, STEPS = 50, 100, 16, 10
@@ -30,6 +31,8 @@ def run(bench: Bench) -> list[Row]:
         queues = [phone.requests(bench, each) for phone in phones]
         flooded(server.address, hello(devices[0].token), queues, IN_FLIGHT)
         told.append([worker.memory_info().rss / 2**20 for worker in server.workers()])
+    for device in devices:
+        push.verify(bench, bench.database, device, each * CHANGES * STEPS)
     first, last = told[0], told[-1]
     facts: dict[str, Any] = {
         "changes": each * USERS * CHANGES * STEPS,

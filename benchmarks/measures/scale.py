@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from benchmarks import fill, statements
 from benchmarks.bench import Bench, figure, hello
-from benchmarks.devices import Device, encoded, envelope, make_devices, new_rows, part
+from benchmarks.devices import Device, decoded, encoded, envelope, make_devices, new_rows, part
 from benchmarks.figures import Row
 from benchmarks.measures import growth
 from benchmarks.stage import Gunicorn
-from benchmarks.wire import Flood, flooded, request
+from benchmarks.wire import Flood, Line, flooded, request
 from storage.engine import make_engine
 
 SPACES, RECORDS, ASKED, CHANGES, IN_FLIGHT = 10_000, 100, 400, 20, 16
@@ -32,7 +32,9 @@ def run(bench: Bench) -> list[Row]:
     many, devices = _many(bench, count)
     few = bench.database
     rates: dict[tuple[str, str], list[float]] = {}
-    asked = [bench.dice.sample(devices, ASKED) for _ in range(bench.runs)]
+    # Nobody is asked twice: the second time they would stand elsewhere.
+    drawn = bench.dice.sample(devices, bench.runs * ASKED)
+    asked = [drawn[start : start + ASKED] for start in range(0, len(drawn), ASKED)]
     for some in asked:
         fresh = bench.devices(ASKED)
         for name, url, chosen, head in (("many", many, some, RECORDS), ("few", few, fresh, 0)):
@@ -80,10 +82,16 @@ def _asked(bench: Bench, server: Gunicorn, devices: list[Device], head: int) -> 
         pushes.append([request("POST", "/v1/sync", device.token, push)])
         pulls.append([request("POST", "/v1/sync", device.token, pull)])
     first = hello(devices[0].token)
-    return (
+    made = (
         flooded(server.address, first, pushes, IN_FLIGHT),
         flooded(server.address, first, pulls, IN_FLIGHT),
     )
+    # A space's own error comes with a 200: the last device's pull must bring its push.
+    with Line(server.address) as line:
+        space = decoded(line.good(pulls[-1][0]))["spaces"]["me"]
+    if len(space.get("records", ())) != CHANGES:
+        raise RuntimeError(f"the pull did not bring the push: {space}")
+    return made
 
 
 def _explained(
