@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,10 @@ from flask.testing import FlaskClient
 import rejoin
 from rejoin import HttpAnswer
 from tests.edge.fleet import Fleet, Network, rows
+from tests.edge.test_devices_and_the_server import Servers, servers
 from tests.edge.test_devices_meet import prepare
+
+__all__ = ["servers"]
 
 
 @pytest.fixture
@@ -163,3 +166,32 @@ def test_another_process_on_the_file_is_no_fork(fleet: Fleet, tmp_path: Path) ->
     b = prepare(fleet.device())
     b.sync()
     assert b.execute("SELECT id FROM lists ORDER BY id").fetchall() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("REJOIN_LIMIT_CHANGES_PER_REQUEST", "7"),
+        ("REJOIN_LIMIT_SPACES_PER_REQUEST", "1"),
+        ("REJOIN_LIMIT_BODY_BYTES", "20000"),
+        ("REJOIN_LIMIT_WORK_PER_REQUEST", "5"),
+    ],
+)
+def test_a_server_with_lower_limits_gets_as_much_as_it_takes(
+    servers: Servers, fresh_database: Callable[[], str], tmp_path: Path, setting: str, value: str
+) -> None:
+    fleet = Fleet(servers.on(fresh_database(), **{setting: value}), tmp_path)
+    a, b = prepare(fleet.device()), prepare(fleet.device())
+    crew = a.create_space("Crew")
+    for device in (a, b):
+        device.connection.execute("CREATE TABLE plans (id INTEGER PRIMARY KEY, text TEXT)")
+        device.track("plans", space=crew)
+    for number in range(60):
+        a.execute("INSERT INTO lists VALUES (?, ?)", (number, "x" * 500))
+        a.execute("INSERT INTO plans VALUES (?, ?)", (number, "y" * 100))
+    a.sync()
+    assert a.status().pending == 0
+    b.sync()
+    assert rows(a) == rows(b)
+    assert len(rows(b)["plans"]) == 60
+    fleet.close()

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
-from rejoin import settle, spaces
+from rejoin import limits, settle, spaces
 from rejoin.answers import as_int, as_object, as_text, read_space
 from rejoin.apply import writing
 from rejoin.errors import NotLoggedIn, ServerRefused
@@ -20,9 +20,6 @@ from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
 from rejoin.values import JsonObject, compact
-
-ASK_CHANGES_MAX = 1000
-ASK_BYTES_MAX = 4 << 20
 
 
 def resolve(
@@ -62,12 +59,16 @@ def _questions(db: sqlite3.Connection) -> Iterator[list[tuple[Space, str, set[in
     from rejoin.loop import part_text
 
     rest = [(space, _bodies(db, space)) for space in spaces.read_all(db)]
+    most = limits.read(db)
     first = True
     while first or any(bodies for _, bodies in rest):
-        room, size, asked = ASK_CHANGES_MAX, ASK_BYTES_MAX, []
+        room, size = most.changes, most.bytes
+        asked: list[tuple[Space, str, set[int]]] = []
         for space, bodies in rest:
             taken: list[tuple[int, str]] = []
-            while bodies and room and (size > 0 or room == ASK_CHANGES_MAX):
+            if len(asked) == most.spaces:
+                break
+            while bodies and room and (size > 0 or room == most.changes):
                 taken.append(bodies.pop(0))
                 room -= 1
                 size -= len(taken[-1][1].encode())

@@ -10,21 +10,15 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rejoin import catalog, fork, settle, spaces
+from rejoin import catalog, fork, limits, settle, spaces
 from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
 from rejoin.apply import applying, writing
-from rejoin.errors import Stuck
+from rejoin.errors import ServerRefused, Stuck
 from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
 from rejoin.values import JsonObject, compact
 
-CHANGES_MAX = 1000
-"""Changes in one request; the protocol's bound."""
-BYTES_MAX = 4 << 20
-"""Of changes in one request, before compression: half of the server's bound for a body."""
-SPACES_MAX = 100
-"""Spaces in one request; the protocol's bound."""
 DOUBTS_MAX = 20
 """So often may another process have made a fork of a late request; then it is taken for one."""
 IDLE_ROUNDS_MAX = 5
@@ -104,8 +98,13 @@ class Loop:
             work = [s for s in spaces.read_all(self._db) if s.no not in self._failed]
             if not work:
                 break
-            for start in range(0, len(work), SPACES_MAX):
-                self._round(work[start : start + SPACES_MAX])
+            try:
+                at_once = limits.read(self._db).spaces
+                for start in range(0, len(work), at_once):
+                    self._round(work[start : start + at_once])
+            except ServerRefused as refused:
+                limits.learn(self._db, self._session, refused)
+                continue
             self._learn_roles()
             if catalog.publish_missing(self._db, self._now_ms()):
                 continue
@@ -199,7 +198,8 @@ class Loop:
         return compact({"sent_at": now_ms, "client": client})
 
     def _parts(self, work: list[Space]) -> list[Part]:
-        room, size = CHANGES_MAX, BYTES_MAX
+        most = limits.read(self._db)
+        room, size = most.changes, most.bytes
         parts = []
         for space in work:
             bodies: list[str] = []
@@ -211,7 +211,7 @@ class Loop:
                     (space.no, room),
                 ):
                     size -= len(body.encode())
-                    if size < 0 and len(bodies) + CHANGES_MAX - room > 0:
+                    if size < 0 and len(bodies) + most.changes - room > 0:
                         break
                     first = first or counter
                     bodies.append(body)
