@@ -195,3 +195,24 @@ def test_a_server_with_lower_limits_gets_as_much_as_it_takes(
     assert rows(a) == rows(b)
     assert len(rows(b)["plans"]) == 60
     fleet.close()
+
+
+def test_an_insert_over_a_row_kept_aside_clears_nothing_that_nobody_here_saw(fleet: Fleet) -> None:
+    a, b = fleet.device(), fleet.device()
+    for device, unique in ((a, ""), (b, "UNIQUE")):
+        device.connection.execute(
+            f"CREATE TABLE people (id TEXT PRIMARY KEY, mail TEXT {unique}, note TEXT)"
+        )
+        device.track("people")
+    b.execute("INSERT INTO people VALUES ('b', 'ada@example.org', NULL)")
+    b.sync()
+    a.execute("INSERT INTO people VALUES ('a', 'ada@example.org', 'acknowledged')")
+    a.sync()
+    a.execute("UPDATE people SET mail = 'ada@example.org' WHERE id = 'b'")
+    b.sync()
+    assert [one.id for one in b.status().aside] == ["a"]
+    b.execute("INSERT INTO people VALUES ('a', 'bob@example.org', 'of the second')")
+    b.sync()
+    a.sync()
+    notes = {s.value for c in a.conflicts() if c.column == "note" for s in c.siblings}
+    assert notes == {"acknowledged", "of the second"}

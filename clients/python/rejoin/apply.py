@@ -54,6 +54,10 @@ class Applying:
             for no, record_id in db.execute("SELECT collection, id FROM rejoin_strays")
         }
         self._space = space
+        self._seen: int = db.execute(
+            "SELECT cursor FROM rejoin_spaces WHERE no = ?", (space,)
+        ).fetchone()[0]
+        """The cursor before this transaction moves it."""
 
     def finish(self, watched: bool) -> None:
         """Writes what the tables shall show, and stores the kept states."""
@@ -78,9 +82,9 @@ class Applying:
                 [(w.home.no, w.id) for w in writes if (w.home.no, w.id) not in bad],
             )
         self.db.executemany(
-            "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?)"
+            "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET reason = excluded.reason",
-            [(w.home.no, w.id, reason, self.now_ms) for w, reason in refused],
+            [(w.home.no, w.id, reason, self.now_ms, self._seen) for w, reason in refused],
         )
 
     def _repair(self, refused: set[At]) -> list[tuple[Write, str]]:
@@ -210,9 +214,9 @@ class Applying:
 
     def _aside(self, home: Collection, record_id: str, reason: str) -> None:
         self.db.execute(
-            "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?)"
+            "INSERT INTO rejoin_aside VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET reason = excluded.reason",
-            (home.no, record_id, reason, self.now_ms),
+            (home.no, record_id, reason, self.now_ms, self._seen),
         )
 
 

@@ -46,13 +46,14 @@ class Standing:
     deletes: bool
     strays: bool
     conflicts: bool
+    aside: bool
 
 
 def _standing(db: sqlite3.Connection) -> Standing:
     return Standing(
         *(
             db.execute(f"SELECT EXISTS (SELECT 1 FROM rejoin_{table})").fetchone()[0] == 1
-            for table in ("deletes", "strays", "conflicts")
+            for table in ("deletes", "strays", "conflicts", "aside")
         )
     )
 
@@ -142,6 +143,13 @@ def _record_ops(
     if edit.kind == "update" and state.strays and _is_stray(db, at):
         edit = _whole_row(db, home, key, edit)
     ops = to_ops(edit, home.name, record_id, home.fields)
+    if ops and state.aside:
+        row = db.execute(
+            "SELECT cursor FROM rejoin_aside WHERE collection = ? AND id = ?", at
+        ).fetchone()
+        if row:  # its user never saw what the server has of it: a new row must not clear that
+            seen = unit.context["cursor"]
+            unit.context = {**unit.context, "cursor": min(row[0], cast("int", seen))}
     if edit.kind == "insert" and state.deletes:
         row = db.execute(
             "SELECT context FROM rejoin_deletes WHERE collection = ? AND id = ?", at

@@ -9,7 +9,7 @@ import sqlite3
 
 from rejoin.errors import RejoinError
 
-FORMAT = 1
+FORMAT = 2
 SLOTS = 32
 """Values in one row of `rejoin_ops`. A wider table records several rows for one edit."""
 KEY_NAMES = tuple(f"k{i}" for i in range(8))
@@ -86,9 +86,11 @@ CREATE TABLE IF NOT EXISTS rejoin_conflicts (
   collection INTEGER NOT NULL, row_key TEXT NOT NULL, field TEXT NOT NULL, id TEXT NOT NULL,
   siblings TEXT NOT NULL, PRIMARY KEY (collection, row_key, field)) WITHOUT ROWID;
 
--- Remote rows that a local constraint refuses; tried again at every sync.
+-- Remote rows that a local constraint refuses; tried again at every sync. cursor: the last that
+-- the app's user can have seen of the record.
 CREATE TABLE IF NOT EXISTS rejoin_aside (
   collection INTEGER NOT NULL, id TEXT NOT NULL, reason TEXT NOT NULL, since INTEGER NOT NULL,
+  cursor INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (collection, id)) WITHOUT ROWID;
 
 -- Rows that are only here, because the server refused their insert. An edit sends them whole.
@@ -115,10 +117,13 @@ def create(db: sqlite3.Connection) -> None:
                 f"This file was written by a newer Rejoin (format {stored});"
                 f" this one reads format {FORMAT}. Update the app."
             )
-        if stored is not None:
+        if stored is not None and int(stored) == FORMAT:
             return
     db.execute("BEGIN IMMEDIATE")
     try:
+        if known and get_meta(db, "format") == "1":
+            db.execute("ALTER TABLE rejoin_aside ADD COLUMN cursor INTEGER NOT NULL DEFAULT 0")
+            set_meta(db, "format", FORMAT)
         for statement in _statements(LOCAL_TABLES):
             db.execute(statement)
         db.execute("INSERT OR IGNORE INTO rejoin_meta VALUES ('format', ?)", (FORMAT,))

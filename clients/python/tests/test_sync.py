@@ -525,3 +525,17 @@ def test_a_newer_format_is_refused(device: Maker) -> None:
     plain = sqlite3.connect(db.path)
     assert plain.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
     plain.close()
+
+
+def test_a_file_of_the_first_format_is_taken_on(device: Maker) -> None:
+    db = device()
+    db.connection.executescript(
+        "DROP TABLE rejoin_aside; CREATE TABLE rejoin_aside (collection INTEGER NOT NULL,"
+        " id TEXT NOT NULL, reason TEXT NOT NULL, since INTEGER NOT NULL,"
+        " PRIMARY KEY (collection, id)) WITHOUT ROWID;"
+        "UPDATE rejoin_meta SET value = 1 WHERE key = 'format'"
+    )
+    db.close()
+    again = device("a", sql="", login=False)
+    assert again.execute("SELECT cursor FROM rejoin_aside").fetchall() == []
+    again.sync()
