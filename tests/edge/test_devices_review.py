@@ -216,3 +216,24 @@ def test_an_insert_over_a_row_kept_aside_clears_nothing_that_nobody_here_saw(fle
     a.sync()
     notes = {s.value for c in a.conflicts() if c.column == "note" for s in c.siblings}
     assert notes == {"acknowledged", "of the second"}
+
+
+def test_the_author_shows_sets_and_zeros_as_all_others_do(fleet: Fleet) -> None:
+    a, b = prepare(fleet.device()), prepare(fleet.device())
+    sets = [
+        "[1.0]",
+        "[-0.0]",
+        '[1e2, {"b": 2.0, "a": [-0.0]}]',
+        "[1e16, 0.5, 1e300]",
+        '["\\u00e9"]',
+    ]
+    for number, text in enumerate(sets):
+        a.execute("INSERT INTO tasks (id, tags) VALUES (?, ?)", (str(number), text))
+    a.execute("INSERT INTO marks VALUES ('zero', 1, -0.0), ('none', 1, 0), ('real', 1, 0.0)")
+    a.execute("UPDATE marks SET mark = -0.0 WHERE task = 'real'")
+    fleet.settle()
+    a.execute("UPDATE tasks SET tags = '[2.0,1]' WHERE id = '0'")
+    fleet.settle()
+    assert repr(rows(a)) == repr(rows(b))
+    assert a.execute("SELECT tags FROM tasks WHERE id = '0'").fetchone() == ("[1,2]",)
+    assert {repr(r[0]) for r in a.execute("SELECT mark FROM marks")} == {"0", "0.0"}

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rejoin.edits import Op
-from rejoin.values import Json, JsonObject, canonical, sort_elements
+from rejoin.values import Json, JsonObject, canonical, plain, sort_elements
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ def _sum(value: Json, by: Json) -> Json:
 
 def _elements(value: Json, change: Json, *, add: bool) -> Json:
     have = value if isinstance(value, list) else []
-    given = change if isinstance(change, list) else []
+    given = list(map(plain, change)) if isinstance(change, list) else []
     if add:
         return sort_elements([*have, *given])
     gone = {canonical(element) for element in given}

@@ -116,6 +116,10 @@ class Replica:
         no = self.number(str(op["collection"]))
         one = self.touch((no, str(op["id"])))
         one.record.fold(op)
+        written = op.get("fields")
+        if isinstance(written, dict) and 0 in written.values():
+            # -0.0 was sent as 0.0, which the author's own table shall show as well.
+            one.must_show({n for n, v in written.items() if type(v) is float and v == 0})
         kinds = self.homes[no].kinds
         if kinds:
             one.must_show(

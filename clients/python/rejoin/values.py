@@ -66,7 +66,7 @@ def to_json(value: SqlValue) -> Json:
         return {"$blob": base64.b64encode(value).decode()}
     if isinstance(value, float) and math.isinf(value):
         return {"$real": "inf" if value > 0 else "-inf"}
-    return value
+    return value or 0.0  # -0.0 becomes 0.0, on this device too
 
 
 def from_json(value: Json) -> SqlValue:
@@ -167,6 +167,11 @@ def sort_elements(elements: Iterable[Json]) -> list[Json]:
     """A set as an array: no element twice, in the order of the canonical text."""
     by_text = {canonical(element): element for element in elements}
     return [by_text[text] for text in sorted(by_text)]
+
+
+def plain(value: Json) -> Json:
+    """A value as its canonical text is read again: 1.0 is 1, -0.0 is 0."""
+    return parse(canonical(value))
 
 
 def parse_set(value: SqlValue) -> list[Json] | None:
