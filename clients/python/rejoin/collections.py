@@ -69,7 +69,32 @@ def number_of(db: sqlite3.Connection, space: int, name: str) -> int:
         row = db.execute(
             "INSERT INTO rejoin_collections (space, name) VALUES (?, ?) RETURNING no", (space, name)
         ).fetchone()
+        twin = other_case(db, space, name)
+        if twin is not None:
+            db.execute(
+                "INSERT OR REPLACE INTO rejoin_troubles"
+                " VALUES (?, CAST(strftime('%s', 'now') AS INTEGER) * 1000)",
+                (f"{apart(name, twin)} Rename one of the tables, on every device alike.",),
+            )
     return int(row[0])
+
+
+def other_case(db: sqlite3.Connection, space: int, name: str) -> str | None:
+    """A collection of the space whose name differs from this one only by letter case."""
+    row = db.execute(
+        "SELECT name FROM rejoin_collections WHERE space = ? AND name = ? COLLATE NOCASE"
+        " AND name <> ?",
+        (space, name, name),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def apart(name: str, twin: str) -> str:
+    """What is wrong with two such names."""
+    return (
+        f"The space holds a collection {name!r} and a collection {twin!r}: to SQLite they are one"
+        f" table, to the other devices two, so their rows don't meet."
+    )
 
 
 def write_shape(db: sqlite3.Connection, no: int, shape: Shape) -> None:

@@ -41,6 +41,18 @@ def track(
             f"{shape.table!r} already belongs to the space {other[0]!r};"
             f" a table belongs to one space."
         )
+    twin = collections.other_case(db, space, shape.table)
+    if (
+        twin is not None
+        and not db.execute(
+            "SELECT 1 FROM rejoin_collections WHERE space = ? AND name = ? AND kinds IS NOT NULL",
+            (space, shape.table),
+        ).fetchone()
+    ):
+        raise TrackingError(
+            f"{collections.apart(shape.table, twin)} Name the table {twin!r} here too:"
+            f" ALTER TABLE … RENAME TO."
+        )
     no = collections.number_of(db, space, shape.table)
     before = collections.read_all(db)[no]
     if before.tracked and _stands(db, shape, Place(no, space)):

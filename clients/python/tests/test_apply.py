@@ -362,3 +362,24 @@ def test_an_untyped_key_takes_either_number_whichever_came_first(
     db.sync()
     assert db.execute("SELECT title FROM tasks ORDER BY id").fetchall() == [("real",), ("text",)]
     assert [a.id for a in db.status().aside] == ["7"]
+
+
+def test_names_that_differ_by_case_alone_are_said_in_words(
+    device: Maker, server: FakeServer
+) -> None:
+    db = device()
+    server.write(op("new", "Tasks", "t1", title="theirs"))
+    db.sync()
+    (trouble,) = db.status().troubles
+    assert "'Tasks'" in trouble
+    assert "'tasks'" in trouble
+    db.execute("INSERT INTO tasks (id) VALUES ('mine')")
+    db.sync()
+    db.close()
+    late = device("late", sql="")
+    late.sync()
+    late.connection.execute("CREATE TABLE TASKS (id TEXT PRIMARY KEY)")
+    with pytest.raises(rejoin.TrackingError, match="one table, to the other devices two"):
+        late.track("tasks")
+    again = device("a", sql="", login=False)
+    assert len(again.status().troubles) == 1
