@@ -74,6 +74,7 @@ class Database:
         clock_skew_ms: int | None,
     ) -> None:
         self.path = Path(path)
+        _for_its_owner_only(path)
         self.connection = _connect(path, foreign_keys)
         self._db = _connect(path, foreign_keys)
         # Text that is no UTF-8 must not stop the loop: it travels to be refused in words.
@@ -377,6 +378,18 @@ class Database:
     def _not_inside(self) -> None:
         if self.connection.in_transaction:
             raise Busy("This needs the file for itself; commit the open transaction first.")
+
+
+def _for_its_owner_only(path: str | os.PathLike[str]) -> None:
+    """A file made here is readable by its owner alone: it holds the tokens of the login.
+
+    One that is there already keeps the mode that the app has given it. SQLite gives the same mode
+    to the journals beside it.
+    """
+    name = os.fspath(path)
+    if name and name != ":memory:" and not name.startswith("file:"):
+        with suppress(OSError):
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _connect(path: str | os.PathLike[str], foreign_keys: bool) -> sqlite3.Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -359,3 +360,18 @@ def test_rows_there_already_become_changes_once(device: Maker) -> None:
     assert db.track("t") == 3
     assert db.track("t") == 0
     assert short(db) == ["new 1 x", "new 2 x", "new 3 x"]
+
+
+def test_a_file_made_here_is_its_owners_and_another_keeps_its_mode(tmp_path: Path) -> None:
+    with rejoin.open(tmp_path / "new.sqlite") as db:
+        db.connection.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (id TEXT PRIMARY KEY)")
+        assert {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {
+            "new.sqlite": 0o600,
+            "new.sqlite-wal": 0o600,
+            "new.sqlite-shm": 0o600,
+        }
+    (tmp_path / "old.sqlite").touch()
+    (tmp_path / "old.sqlite").chmod(0o640)
+    rejoin.open(tmp_path / "old.sqlite").close()
+    assert (tmp_path / "old.sqlite").stat().st_mode & 0o777 == 0o640
