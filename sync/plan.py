@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sync.changes import Add, BadChange, Change, Key, Operation, Put, Remove
+from sync.changes import Add, BadChange, Change, Context, Key, Operation, Put, Remove
 from sync.clock import (
     CausalContext,
     DeviceId,
@@ -164,10 +164,6 @@ def _discard(plan: Plan, request: SpaceRequest) -> None:
         plan.accepted = request.discarded
 
 
-# Closing a context over its clock reads the log: as much work as so many operations.
-CLOSING_WORK = 1_000
-
-
 class _Push:
     """Decides the fresh changes of one push, in order."""
 
@@ -256,7 +252,7 @@ class _Push:
         key: object = self._resolve(change) if given.clock else (given.epoch, given.cursor)
         found = self.contexts.get(key)
         if found is None:
-            self.work += CLOSING_WORK if given.clock else 0
+            self.work += _closing_work(given)
             found = self.contexts[key] = self._closed(self._resolve(change))
         if isinstance(found, Refused):
             raise found
@@ -306,8 +302,13 @@ class _Push:
             return self.state.history.head
 
 
+def _closing_work(context: Context) -> int:
+    """Closing a context over its clock reads what the clock names in the log."""
+    return 25 + sum(context.clock.values()) // 50 if context.clock else 0
+
+
 def _work(record: Record | None, op: Operation) -> int:
-    """How many steps the operation takes: of copying a record or a set, a hundred fields or
+    """How many steps the operation takes: of copying a record or a set, a thousand fields or
     elements make one; clearing a new row looks at each field.
     """
     if record is None:
@@ -317,7 +318,7 @@ def _work(record: Record | None, op: Operation) -> int:
     if isinstance(op, Add | Remove):
         value = record.fields.get(op.field)
         copied += len(value.elements) if isinstance(value, ObservedRemoveSet) else 0
-    return 1 + cleared + copied // 100
+    return 1 + cleared + copied // 1_000
 
 
 def _begun(change: Change) -> set[Key]:

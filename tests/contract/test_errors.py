@@ -208,7 +208,6 @@ def test_what_users_wrote_is_not_logged_of_an_unforeseen_error(
     assert sync_error(error).code == "internal"
     with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DBAPIError) as wrapped:
         connection.execute(text("SELECT 1 / 0, CAST(:told AS text)"), {"told": SECRET_TEXT})
-    assert SECRET_TEXT in str(wrapped.value)
     try:
         raise ValueError("after it") from wrapped.value
     except ValueError as last:
