@@ -23,15 +23,10 @@ Position = NewType("Position", int)
 Epoch = NewType("Epoch", int)
 
 
-class Dot(NamedTuple):
-    """Names a change for ever."""
-
-    replica: Replica
-    counter: int
-
-
 class Write(NamedTuple):
-    """A dot, with where it stands in the log and the corrected time of its edit (ms)."""
+    """A dot, `(replica, counter)`, which names a change for ever; where the change stands in the
+    log, and the corrected time of its edit (ms).
+    """
 
     replica: Replica
     counter: int

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sync.changes import Add, BadChange, Change, Context, Key, Operation, Put, Remove
+from sync.changes import BadChange, Change, Key, Put
 from sync.clock import (
     CausalContext,
     DeviceId,
@@ -30,10 +30,11 @@ from sync.clock import (
     corrected,
 )
 from sync.errors import BadRequest, Conflict, Refused
-from sync.fields import ObservedRemoveSet, Register, Tail
+from sync.fields import Register, Tail
 from sync.limits import Limits
 from sync.records import Record, apply
 from sync.requests import SpaceRequest
+from sync.work import work_of, work_of_closing
 
 Error = dict[str, object]
 
@@ -208,7 +209,7 @@ class _Push:
         for index, op in enumerate(change.ops):
             key = (op.collection, op.id)
             before = touched.get(key) or self.records.get(key)
-            self.work += _work(before, op)
+            self.work += work_of(op, before)
             try:
                 touched[key], op_met = apply(before, op, seen, write, self.limits)
             except Refused as error:
@@ -252,7 +253,7 @@ class _Push:
         key: object = self._resolve(change) if given.clock else (given.epoch, given.cursor)
         found = self.contexts.get(key)
         if found is None:
-            self.work += _closing_work(given)
+            self.work += work_of_closing(given)
             found = self.contexts[key] = self._closed(self._resolve(change))
         if isinstance(found, Refused):
             raise found
@@ -300,25 +301,6 @@ class _Push:
             return self._contexts(change)[1].cursor
         except Refused:
             return self.state.history.head
-
-
-def _closing_work(context: Context) -> int:
-    """Closing a context over its clock reads what the clock names in the log."""
-    return 25 + sum(context.clock.values()) // 50 if context.clock else 0
-
-
-def _work(record: Record | None, op: Operation) -> int:
-    """How many steps the operation takes: of copying a record or a set, a thousand fields or
-    elements make one; clearing a new row looks at each field.
-    """
-    if record is None:
-        return 1
-    fields = len(record.fields)
-    copied, cleared = fields, fields if isinstance(op, Put) and op.new else 0
-    if isinstance(op, Add | Remove):
-        value = record.fields.get(op.field)
-        copied += len(value.elements) if isinstance(value, ObservedRemoveSet) else 0
-    return 1 + cleared + copied // 1_000
 
 
 def _begun(change: Change) -> set[Key]:
