@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +35,12 @@ from rejoin.values import JsonObject, compact
 
 Params = Sequence[Any] | dict[str, Any]
 """As sqlite3 takes them."""
-WRITING_WORDS = ("INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
+WRITING = re.compile(
+    r"\s*(INSERT|UPDATE|DELETE|REPLACE)\b|\s*WITH\b.*\b(INSERT|UPDATE|DELETE|REPLACE\s+INTO)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A statement that writes. A WITH does where it holds a word of writing; a text in it may, too:
+then it takes the lock for nothing."""
 LOCK_WAIT_S = 30.0
 """How long a statement waits for another connection's transaction."""
 
@@ -122,11 +128,10 @@ class Database:
 
     def _bare_write(self, sql: str) -> bool:
         # A RETURNING statement is not over when its first row is read: it can't be committed then.
-        words = sql.lstrip().upper()
         return (
             not self.connection.in_transaction
-            and words.startswith(WRITING_WORDS)
-            and "RETURNING" not in words
+            and WRITING.match(sql) is not None
+            and "RETURNING" not in sql.upper()
         )
 
     @contextmanager
@@ -179,7 +184,10 @@ class Database:
         names = _parents_first(self._db, self.tables())
         for name in names:
             read_shape(self._db, name, {})  # raises before anything is tracked
-        made = {name: self.track(name, space=space) for name in names}
+        known = {h.name: h.kinds for h in collections.read_all(self._db).values() if h.kinds}
+        made = {
+            name: self.track(name, space=space, kinds={**known.get(name, {})}) for name in names
+        }
         number = spaces.number_of(self._db, self._personal() if space == spaces.PERSONAL else space)
         catalog.publish(self._db, spaces.read(self._db, number), self.now_ms())
         return made

@@ -25,6 +25,7 @@ from rejoin.values import (
 
 Op = JsonObject
 Number = int | float
+Count = int | float | str | bytes
 
 
 @dataclass(slots=True)
@@ -45,8 +46,9 @@ class Edit:
     kind: Literal["nothing", "insert", "update", "delete"] = "nothing"
     values: dict[str, SqlValue] = field(default_factory=dict)
     """Registers and sets as they are after it."""
-    counts: dict[str, Number] = field(default_factory=dict)
-    """Counters: by how much they moved; for an insert, from 0."""
+    counts: dict[str, Count] = field(default_factory=dict)
+    """Counters: by how much they moved; for an insert, from 0. Text or a blob that the app wrote
+    into one stays as it is, and is sent to be refused in words."""
     was: dict[str, SqlValue] = field(default_factory=dict)
     """Sets as they were before it."""
     over_delete: bool = False
@@ -103,14 +105,24 @@ def _whole(one: Seen, slots: Sequence[Slot]) -> dict[str, SqlValue]:
     }
 
 
-def _number(value: SqlValue) -> Number:
-    return value if isinstance(value, int | float) else 0
+def moved(value: SqlValue, old: SqlValue) -> Count:
+    """By how much a counter moved from one value to another; what is no number, as it is."""
+    if isinstance(value, str | bytes):
+        return value
+    return (value or 0) - (old if isinstance(old, int | float) else 0)
+
+
+def _plus(one: Count, other: Count) -> Count:
+    """Two moves after one another; what is no number wins, for it is to be refused."""
+    if isinstance(other, str | bytes):
+        return other
+    return one if isinstance(one, str | bytes) else one + other
 
 
 def _put_in(edit: Edit, row: dict[str, SqlValue], kinds: Mapping[str, str]) -> None:
     for name, value in row.items():
         if kinds[name] == "counter":
-            edit.counts[name] = _number(value) + edit.counts.get(name, 0)
+            edit.counts[name] = _plus(moved(value, 0), edit.counts.get(name, 0))
         else:
             edit.values.setdefault(name, value)
 
@@ -146,7 +158,7 @@ def _replace(
         if type(value) is type(old) and value == old:
             continue
         if kinds[name] == "counter":
-            edit.counts[name] = edit.counts.get(name, 0) + _number(value) - _number(old)
+            edit.counts[name] = _plus(edit.counts.get(name, 0), moved(value, old))
         else:
             edit.values[name] = value
             if kinds[name] == "set":
@@ -161,7 +173,7 @@ def _update(edit: Edit, one: Seen, slots: Sequence[Slot]) -> None:
         if slot.role != "new" or not one.mask >> i & 1:
             continue
         if slot.kind == "counter":
-            edit.counts[slot.field] = edit.counts.get(slot.field, 0) + _number(value)
+            edit.counts[slot.field] = _plus(edit.counts.get(slot.field, 0), moved(value, 0))
             continue
         edit.values[slot.field] = value
         if slot.kind == "set" and edit.kind != "insert":
@@ -195,7 +207,7 @@ def to_ops(edit: Edit, collection: str, record_id: str, kinds: Mapping[str, str]
     return ops
 
 
-def _by(by: Number) -> Json:
+def _by(by: Count) -> Json:
     """A counter moves by whole numbers. Anything else goes as it is, and is refused by name."""
     if isinstance(by, float) and by.is_integer() and abs(by) <= INTEGER_MAX:
         return int(by)

@@ -15,7 +15,7 @@ from typing import cast
 
 from rejoin import collections
 from rejoin.collections import Collection
-from rejoin.edits import Edit, Op, Seen, net_effect, to_ops
+from rejoin.edits import Edit, Op, Seen, moved, net_effect, to_ops
 from rejoin.schema import KEY_NAMES, SLOT_NAMES
 from rejoin.values import Json, JsonObject, SqlValue, compact
 
@@ -211,7 +211,7 @@ def _whole_row(
             continue
         value = row.get(slot.field)
         if slot.kind == "counter":
-            whole.counts[slot.field] = value if isinstance(value, int | float) else 0
+            whole.counts[slot.field] = moved(value, 0)
         else:
             whole.values[slot.field] = value
     return whole
@@ -281,3 +281,8 @@ def refusable(value: Json) -> bool:
     if isinstance(value, dict):
         return any(refusable(part) for pair in value.items() for part in pair)
     return False
+
+
+def miscounted(op: Op) -> bool:
+    """An increment that the server is known to refuse: not by a whole number."""
+    return op["op"] == "increment" and not isinstance(op.get("by"), int)

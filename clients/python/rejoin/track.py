@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from rejoin import collections, spaces
 from rejoin.apply import Applying, applying
 from rejoin.collections import Collection
-from rejoin.edits import Edit, Op, to_ops
+from rejoin.edits import Edit, Op, moved, to_ops
 from rejoin.errors import TrackingError
-from rejoin.outbox import EXISTING_ROWS, Unit, context_of, number, refusable
+from rejoin.outbox import EXISTING_ROWS, Unit, context_of, miscounted, number, refusable
 from rejoin.shape import Shape, quote, read_shape
 from rejoin.triggers import Place, build
 from rejoin.values import JsonObject, SqlValue, to_json
@@ -55,6 +55,7 @@ def track(
         )
     no = collections.number_of(db, space, shape.table)
     before = collections.read_all(db)[no]
+    _check_kinds_kept(db, before, shape)
     if before.tracked and _stands(db, shape, Place(no, space)):
         return 0
     with applying(db, space, now_ms) as frame:
@@ -67,6 +68,34 @@ def track(
         if added:
             _fill_columns(frame, home, shape, added)
     return 0
+
+
+def _check_kinds_kept(db: sqlite3.Connection, before: Collection, shape: Shape) -> None:
+    """A field keeps the type of its first operation everywhere: another would be refused there."""
+    if not before.tracked:
+        return
+    new = {c.name: c.kind for c in shape.columns}
+    for name, kind in before.fields.items():
+        if new.get(name, kind) != kind and _told(db, before, name):
+            raise TrackingError(
+                f"{shape.table}.{name} has been synchronised as a {kind} and can't become a"
+                f" {new[name]}: the server refuses it. Track it as before, or add a new column."
+            )
+
+
+def _told(db: sqlite3.Connection, home: Collection, field: str) -> bool:
+    """Whether any change or record here already says something of a field."""
+    if any(field in fields for fields in _kept(db, home.no).values()):
+        return True
+    if db.execute("SELECT 1 FROM rejoin_ops WHERE collection = ? LIMIT 1", (home.no,)).fetchone():
+        return True
+    for (body,) in db.execute("SELECT body FROM rejoin_changes WHERE space = ?", (home.space,)):
+        for op in json.loads(body)["ops"]:
+            if op["collection"] == home.name and (
+                op.get("field") == field or field in (op.get("fields") or {})
+            ):
+                return True
+    return False
 
 
 def untrack(db: sqlite3.Connection, table: str) -> None:
@@ -146,7 +175,7 @@ def _adopt(frame: Applying, home: Collection, shape: Shape) -> int:
         seen.add(record_id)
         one = _row_ops(home, shape, record_id, row[width:], kept.get(record_id))
         adopted += bool(one)
-        if any(map(refusable, one)):
+        if any(map(refusable, one)) or any(map(miscounted, one)):
             units.append(Unit(home.space, frame.now_ms, context, one))
             continue
         ops += one
@@ -183,9 +212,7 @@ def _row_ops(
     for column, value in zip(shape.columns, values, strict=True):
         if column.kind == "counter":
             before = (kept or {}).get(column.name)
-            edit.counts[column.name] = (value if isinstance(value, int | float) else 0) - (
-                before if isinstance(before, int | float) else 0
-            )
+            edit.counts[column.name] = moved(value, before if isinstance(before, int) else 0)
         elif kept is None or column.kind == "set" or kept.get(column.name) != to_json(value):
             edit.values[column.name] = value
     return to_ops(edit, home.name, record_id, kinds)

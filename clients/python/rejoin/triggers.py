@@ -196,7 +196,10 @@ def _update_value(slot: Slot, column: Column | None) -> str:
     if slot.role == "was":
         return f"CASE WHEN {changed} THEN OLD.{name} END"
     if column.kind == "counter":
-        return f"CASE WHEN {changed} THEN COALESCE(NEW.{name}, 0) - COALESCE(OLD.{name}, 0) END"
+        return (
+            f"CASE WHEN {changed} THEN CASE WHEN typeof(NEW.{name}) IN ('text', 'blob')"
+            f" THEN NEW.{name} ELSE COALESCE(NEW.{name}, 0) - COALESCE(OLD.{name}, 0) END END"
+        )
     return f"CASE WHEN {changed} THEN NEW.{name} END"
 
 

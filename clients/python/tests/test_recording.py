@@ -12,6 +12,7 @@ import pytest
 import rejoin
 from rejoin.schema import SLOTS
 from rejoin_testing.device import Maker
+from rejoin_testing.fake_server import FakeServer
 
 
 def recorded(db: rejoin.Database) -> list[list[dict[str, Any]]]:
@@ -375,3 +376,50 @@ def test_a_file_made_here_is_its_owners_and_another_keeps_its_mode(tmp_path: Pat
     (tmp_path / "old.sqlite").chmod(0o640)
     rejoin.open(tmp_path / "old.sqlite").close()
     assert (tmp_path / "old.sqlite").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_query_that_begins_with_with_takes_no_lock(
+    device: Maker, shell: Callable[..., sqlite3.Connection]
+) -> None:
+    db = device()
+    other = shell()
+    other.execute("BEGIN IMMEDIATE")
+    assert db.execute("WITH x AS (SELECT 1 AS one) SELECT one FROM x").fetchall() == [(1,)]
+    other.execute("ROLLBACK")
+    db.execute("WITH x (id) AS (VALUES ('a'), ('b')) INSERT INTO tasks (id) SELECT id FROM x")
+    db.execute("  with y AS (SELECT 'a' AS id) delete FROM tasks WHERE id IN (SELECT id FROM y)")
+    assert not db.connection.in_transaction
+    assert [c["op"] for change in recorded(db) for c in change] == ["put", "put", "delete"]
+
+
+def test_a_column_keeps_the_kind_that_was_sent(device: Maker) -> None:
+    db = device()
+    db.track("tasks", votes="counter")  # no one has said anything yet: tags may change still
+    db.track("tasks", kinds={"votes": "counter", "tags": "set"})
+    db.execute("INSERT INTO tasks (id, votes) VALUES ('t1', 1)")
+    db.sync()
+    with pytest.raises(rejoin.TrackingError, match="votes has been synchronised as a counter"):
+        db.track("tasks", tags="set")
+    assert db.attach() == {"tasks": 0}
+    db.execute("UPDATE tasks SET votes = votes + 1")
+    assert recorded(db)[-1][0]["op"] == "increment"
+
+
+@pytest.mark.parametrize("wrong", ["many", b"\x01"])
+def test_what_is_no_number_in_a_counter_is_sent_to_be_refused(
+    device: Maker, server: FakeServer, wrong: str | bytes
+) -> None:
+    def refuse(change: Any) -> Any:
+        bad = [o for o in change["ops"] if not isinstance(o.get("by", 1), int)]
+        return {"code": "invalid_value", "detail": "no whole number"} if bad else None
+
+    server.refuse = refuse
+    db = device()
+    db.execute("INSERT INTO tasks (id, votes) VALUES ('t1', 5)")
+    db.sync()
+    db.execute("UPDATE tasks SET votes = ?", (wrong,))
+    db.execute("INSERT INTO tasks (id, votes) VALUES ('t2', ?)", (wrong,))
+    db.execute("INSERT OR REPLACE INTO tasks (id, votes) VALUES ('t1', ?)", (wrong,))
+    db.sync()
+    assert [r.detail for r in db.status().refused] == ["no whole number"] * 2
+    assert db.execute("SELECT votes FROM tasks WHERE id = 't1'").fetchall() == [(5,)]
