@@ -134,7 +134,7 @@ def _read(row: Setting, environ: Mapping[str, str]) -> object:
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = [row.name for row in ALL]
     for name in environ:
-        if name.startswith("REJOIN_") and name not in known and name not in ELSEWHERE:
+        if name.startswith("REJOIN_") and name not in known and not name.startswith(ELSEWHERE):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise SettingsError(f"There is no setting {name}. Did you mean {near}?")
 

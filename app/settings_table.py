@@ -242,7 +242,11 @@ LIMITS: Final = tuple(
 
 ALL: Final = SETTINGS + LIMITS
 
-# Names in the same space that other programs of the project read.
-ELSEWHERE: Final = frozenset(
-    {"REJOIN_PARENT", "REJOIN_TEST_DATABASE_URL", "REJOIN_TEST_POSTGRES_BIN"}
+# Names in the same space that others read: gunicorn.conf.py, the device's command line, the tests.
+ELSEWHERE: Final = (
+    "REJOIN_PARENT",
+    "REJOIN_PASSWORD",
+    "REJOIN_MUTANT",
+    "REJOIN_SOAK_",
+    "REJOIN_TEST_",
 )

@@ -92,6 +92,12 @@ def test_an_empty_value_counts_as_not_set(given: dict[str, str]) -> None:
     assert Settings.from_environ(given | {"PORT": "", "DATABASE_URL": " "}).port == 8000
 
 
+def test_what_the_device_reads_from_the_same_shell_is_none_of_the_servers_business(
+    given: dict[str, str],
+) -> None:
+    Settings.from_environ(given | {"REJOIN_PASSWORD": "correct horse", "REJOIN_TEST_KILLS": "9"})
+
+
 def test_a_misspelt_setting_is_refused_with_the_right_name(given: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"Did you mean REJOIN_RATE_LIMITS\?"):
         Settings.from_environ(given | {"REJOIN_RATELIMITS": "off"})
