@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from storage.sql import Cursor
 from sync.changes import Key
-from sync.clock import CausalContext, Epoch, Replica, Seen, VectorClock, Write, close
-from sync.fields import Step, Tail, first_unseen
+from sync.clock import CausalContext, Epoch, Replica, VectorClock
+from sync.fields import Tail
 from sync.plan import Decided, Entry
+from sync.tails import LoggedOperation, standing
 from sync.values import to_json
 
 _APPEND: Final = """
@@ -95,54 +95,21 @@ _TAILS: Final = """
 """
 
 
-_Standing = dict[str, dict[Replica, list[Step]]]
-"""By field and device, the steps that no new row has cleared, in order."""
-
-
 class Tails:
     """The counter and set steps after a cursor that no new row has cleared, from the log."""
 
     def __init__(self, cur: Cursor, space: UUID, contexts: Contexts) -> None:
         self._cur, self._space, self._contexts = cur, space, contexts
-        self._last = (0, Seen(Replica(0), 0, 0))
 
     def __call__(self, wanted: Mapping[Key, int]) -> Mapping[Key, Mapping[str, Tail]]:
-        """One reading of the log, from the oldest cursor on."""
-        keys = list(wanted)
-        collections, ids = [key[0] for key in keys], [key[1] for key in keys]
+        """One reading of the log for all of them, from the oldest cursor on."""
+        collections, ids = [key[0] for key in wanted], [key[1] for key in wanted]
         self._cur.execute(_TAILS, (self._space, min(wanted.values()), collections, ids))
-        steps: dict[Key, _Standing] = {key: {} for key in keys}
-        for row in self._cur.fetchall():
-            op = row[-1]
-            key = (op["collection"], op["id"])
-            if row[0] > wanted[key]:
-                self._replay(steps[key], row, op)
-        return {
-            key: {
-                name: Tail(wanted[key], tuple(chain.from_iterable(left.values())))
-                for name, left in fields.items()
-            }
-            for key, fields in steps.items()
-        }
-
-    def _replay(self, fields: _Standing, row: tuple[Any, ...], op: dict[str, Any]) -> None:
-        position, replica, counter, *context, _ = row
-        if op["op"] == "put":
-            seen = self._seen(position, replica, counter, *context)
-            for steps in chain.from_iterable(left.values() for left in fields.values()):
-                del steps[: first_unseen(steps, seen, 0, len(steps))]
-        else:
-            step = Step(Write(replica, counter, position, 0), op.get("by", 0))
-            fields.setdefault(op["field"], {}).setdefault(replica, []).append(step)
-
-    def _seen(
-        self, position: int, replica: Replica, counter: int, epoch: int, cursor: int, clock: Any
-    ) -> Seen:
-        """What the author of the change had seen; many new rows may be of one change."""
-        if position != self._last[0]:
-            closed = close(_context(epoch, cursor, clock), self._contexts)
-            self._last = (position, Seen(replica, counter, closed.cursor, closed.clock))
-        return self._last[1]
+        logged = [
+            LoggedOperation(position, replica, counter, _context(epoch, cursor, clock), op)
+            for position, replica, counter, epoch, cursor, clock, op in self._cur
+        ]
+        return standing(wanted, logged, self._contexts)
 
 
 class Logged(NamedTuple):
