@@ -18,7 +18,7 @@ from app.pages import next_page, nothing_new, page_after
 from storage import journal, quarantine, records, replicas, spaces
 from storage.engine import one_moment, one_statement
 from storage.spaces import Space
-from storage.sql import Cursor, cursor
+from storage.sql import Cursor, cursor, wait_for_no_disk
 from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
 from sync.changes import Change, Key
 from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
@@ -110,7 +110,7 @@ class Exchange:
             return
         with self.engine.begin() as connection:
             cur = cursor(connection)
-            cur.execute("SET LOCAL synchronous_commit = off")
+            wait_for_no_disk(cur)
             if space.replica is None:
                 space = open_space(cur, visit.who, str(space.id), "read", lock=True)
             replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
