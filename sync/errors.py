@@ -63,6 +63,7 @@ class BadRequest(SyncError):
 
     CODES = {
         "malformed_body": "The body is not what its content type says.",
+        "malformed_frame": "The frame is not one of the Yjs protocols'.",
         "malformed_request": "The request does not have the form that the protocol gives.",
         "duplicate_key": "An object of the request names the same key twice.",
         "too_deep": "The body is nested too deeply.",

@@ -1,0 +1,153 @@
+"""Real editors for the tests: the stock npm providers under Node, steered over a pipe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+SOURCE: Final = Path(__file__).resolve().parent / "node"
+INSTALL_SECONDS: Final = 180
+ANSWER_SECONDS: Final = 120
+Y_WEBSOCKET: Final = ("y-websocket", "y-websocket-1")
+HOCUSPOCUS: Final = "hocuspocus"
+
+
+def installed() -> Path:
+    """The folder with the packages of package-lock.json and the scripts; skips where it can't be.
+
+    Kept between runs in the git-ignored `.rejoin-test`, by the hash of the lock.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("Node 20 and npm are needed for the stock editors' providers")
+    locked = (SOURCE / "package-lock.json").read_bytes()
+    folder = ROOT / ".rejoin-test" / f"node-{sha256(locked).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in SOURCE.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    if not (folder / "installed").exists():
+        _install(npm, folder)
+        (folder / "installed").touch()
+    return folder
+
+
+def _install(npm: str, folder: Path) -> None:
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    done = subprocess.run(
+        [npm, "ci", *quiet], cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS
+    )
+    if done.returncode:
+        pytest.skip(f"npm ci could not install the editors' providers:\n{done.stderr[-2_000:]}")
+
+
+class Editors:
+    """One Node process with any number of editors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            ["node", "editors.mjs"],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answers: dict[int, Queue[dict[str, Any]]] = {}
+        self._asked = 0
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self, what: str, **values: object) -> Queue[dict[str, Any]]:
+        """Begins it; the queue gets the answer."""
+        assert self.process.stdin is not None
+        with self._lock:
+            self._asked += 1
+            answer = self._answers[self._asked] = Queue()
+            asked = json.dumps({"id": self._asked, "do": what, **values})
+            self.process.stdin.write(asked + "\n")
+            self.process.stdin.flush()
+        return answer
+
+    def ask(self, what: str, **values: object) -> dict[str, Any]:
+        """Does it and returns what it says; an error of the editor's fails the test."""
+        return told(self.start(what, **values))
+
+    def editor(self, name: str, kind: str, url: str, room: str, **values: object) -> Editor:
+        """Opens an editor of the text `body` of a document."""
+        made = Editor(self, name)
+        made.ask("open", kind=kind, url=url, room=room, **values)
+        return made
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            self._answers.pop(answer.pop("id")).put(answer)
+
+
+def told(answer: Queue[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        found = answer.get(timeout=ANSWER_SECONDS)
+    except Empty:
+        pytest.fail("the editors do not answer")
+    if "error" in found:
+        pytest.fail(found["error"])
+    return found
+
+
+class Editor:
+    """One editor, as tests/edge/node/editors.mjs knows it."""
+
+    def __init__(self, editors: Editors, name: str) -> None:
+        self.editors, self.name = editors, name
+
+    def ask(self, what: str, **values: object) -> dict[str, Any]:
+        return self.editors.ask(what, editor=self.name, **values)
+
+    def start(self, what: str, **values: object) -> Queue[dict[str, Any]]:
+        return self.editors.start(what, editor=self.name, **values)
+
+    def insert(self, at: int, text: str) -> None:
+        self.ask("insert", at=at, text=text)
+
+    def until(self, **wanted: object) -> dict[str, Any]:
+        """Waits until its state has these: text, synced, connected, saved, others, closes."""
+        return self.ask("until", **wanted)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.ask("state")
+
+
+@contextmanager
+def editors() -> Iterator[Editors]:
+    """A Node process for a test."""
+    made = Editors(installed())
+    try:
+        yield made
+    finally:
+        made.stop()
