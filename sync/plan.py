@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from sync.changes import BadChange, Change, Key, Put
 from sync.clock import (
@@ -32,7 +31,7 @@ from sync.clock import (
 from sync.errors import BadRequest, Conflict, Refused
 from sync.fields import Register, Tail
 from sync.limits import Limits
-from sync.records import Record, apply
+from sync.records import Record, Row, apply
 from sync.requests import SpaceRequest
 from sync.work import work_of, work_of_closing
 
@@ -103,7 +102,7 @@ class Plan:
     head: int
     entries: list[Entry] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    records: dict[Key, Record] = field(default_factory=dict)
+    records: dict[Key, Row] = field(default_factory=dict)
     rejected: list[tuple[int, Error]] = field(default_factory=list)
     discarded: tuple[int, int] | None = None
     quiet: bool = True
@@ -145,8 +144,8 @@ def _check_counters(request: SpaceRequest) -> None:
 
 
 def _check_fork(state: State, request: SpaceRequest) -> None:
-    known = [c.counter for c in request.changes if _is_repeat(c, state.decided.get(c.counter))]
     repeats = [c for c in request.changes if c.counter <= state.counter]
+    known = [c.counter for c in repeats if _is_repeat(c, state.decided.get(c.counter))]
     reused = request.counter is not None and request.counter < state.counter
     if state.frozen or reused or len(known) < len(repeats):
         raise Conflict("device_fork", known=known)
@@ -173,7 +172,7 @@ class _Push:
     ) -> None:
         self.state, self.plan, self.limits = state, plan, limits
         self.received_at, self.sent_at = received_at, sent_at
-        self.records: dict[Key, Record] = dict(state.records)
+        self.records: dict[Key, Row] = dict(state.records)
         self.work = 0
         self.contexts: dict[object, tuple[CausalContext, CausalContext] | Refused] = {}
 
@@ -204,12 +203,12 @@ class _Push:
         at = corrected(change.at, self.sent_at, self.received_at)
         seen = Seen(self.state.replica, change.counter, closed.cursor, closed.clock)
         write = Write(self.state.replica, change.counter, position, at)
-        touched: dict[Key, Record] = {}
+        touched: dict[Key, Row] = {}
         met = False
         for index, op in enumerate(change.ops):
             key = (op.collection, op.id)
             before = touched.get(key) or self.records.get(key)
-            self.work += work_of(op, before)
+            self.work += work_of(op, before.record()) if before else 1
             try:
                 touched[key], op_met = apply(before, op, seen, write, self.limits)
             except Refused as error:
@@ -233,15 +232,15 @@ class _Push:
             )
         )
 
-    def _bounded(self, record: Record, before: Record | None, ops: bytes) -> Record:
+    def _bounded(self, record: Row, before: Row | None, ops: bytes) -> Row:
         """Measured only where it may have grown too large: no operation adds more than its text."""
         bound = (before.bytes_bound if before else 2) + len(ops)
         if bound > self.limits.record_bytes:
-            bound = record.measure()
+            bound = record.record().measure()
             if bound > self.limits.record_bytes:
                 most = self.limits.record_bytes
                 raise Refused("record_too_large", f"the record would take {bound} of {most} bytes")
-        return replace(record, bytes_bound=bound)
+        return record.bounded(bound)
 
     def _refuse(self, counter: int, body: str, digest: bytes, error: Refused) -> None:
         self.plan.refusals.append(Refusal(counter, body, digest, error.as_dict()))
@@ -285,15 +284,16 @@ class _Push:
     def _load_tails(self, changes: list[Change | BadChange]) -> None:
         """Reads the log for the records that a new row can't be merged into without it."""
         wanted: dict[Key, int] = {}
-        for change in (change for change in changes if isinstance(change, Change)):
-            for key in _begun(change) & self.records.keys():
+        records = self.state.records
+        for change in (change for change in changes if records and isinstance(change, Change)):
+            for key in _begun(change) & records.keys():
                 cursor = self._cursor(change)
-                if self.records[key].needs_tail(cursor):
+                if records[key].needs_tail(cursor):
                     wanted[key] = min(cursor, wanted.get(key, cursor))
         if wanted:
             tails = self.state.tails_of(wanted)
             for key, cursor in wanted.items():
-                self.records[key] = self.records[key].with_tails(tails.get(key, {}), cursor)
+                self.records[key] = records[key].with_tails(tails.get(key, {}), cursor)
 
     def _cursor(self, change: Change) -> int:
         """That of its closed context; a change that will be refused needs no log."""
@@ -308,7 +308,7 @@ def _begun(change: Change) -> set[Key]:
     return {(op.collection, op.id) for op in change.ops if isinstance(op, Put) and op.new}
 
 
-def _conflicts(change: Change, touched: Mapping[Key, Record]) -> tuple[tuple[str, str, str], ...]:
+def _conflicts(change: Change, touched: Mapping[Key, Row]) -> tuple[tuple[str, str, str], ...]:
     """The fields that this change wrote and that are in conflict now."""
     written: dict[Key, set[str]] = {}
     for op in change.ops:
@@ -317,6 +317,6 @@ def _conflicts(change: Change, touched: Mapping[Key, Record]) -> tuple[tuple[str
     return tuple(
         (*key, name)
         for key, names in written.items()
-        for name, value in touched[key].fields.items()
+        for name, value in touched[key].record().fields.items()
         if name in names and isinstance(value, Register) and value.in_conflict
     )

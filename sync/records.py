@@ -29,7 +29,7 @@ from sync.fields import (
     with_tail,
 )
 from sync.limits import Limits
-from sync.values import canonical, to_json
+from sync.values import Value, canonical, to_json
 
 F = TypeVar("F", Register, Counter, ObservedRemoveSet)
 
@@ -51,6 +51,12 @@ class Record(Struct, frozen=True):
     life: tuple[Life, ...] = ()
     fields: dict[str, Field] = {}
     bytes_bound: int = 0
+
+    def record(self) -> Record:
+        return self
+
+    def bounded(self, bytes_bound: int) -> Record:
+        return replace(self, bytes_bound=bytes_bound)
 
     @property
     def deleted(self) -> bool:
@@ -88,18 +94,46 @@ class Record(Struct, frozen=True):
         return replace(self, fields=fields)
 
 
+class Begun(NamedTuple):
+    """A record that one `put` began and that nothing else has touched, as most of a large push
+    are: there is nothing to merge, and its row needs no look at its fields.
+    """
+
+    write: Write
+    values: Mapping[str, Value]
+    bytes_bound: int = 0
+
+    def record(self) -> Record:
+        """The same as any other record."""
+        write, life = self.write, (Life(self.write, False),)
+        fields: dict[str, Field] = {
+            n: Register((Sibling(write, v),)) for n, v in self.values.items()
+        }
+        return Record(write.position, 0, life, fields, self.bytes_bound)
+
+    def bounded(self, bytes_bound: int) -> Begun:
+        return Begun(self.write, self.values, bytes_bound)
+
+
+Row = Record | Begun
+
+
 class Merged(NamedTuple):
     """A record after an operation. `met`: the operation met something its author had not seen,
     or began, revived or outlived a row, so that the author's own copy may differ.
     """
 
-    record: Record
+    record: Row
     met: bool
 
 
-def apply(record: Record | None, op: Operation, seen: Seen, write: Write, limits: Limits) -> Merged:
+def apply(row: Row | None, op: Operation, seen: Seen, write: Write, limits: Limits) -> Merged:
     """Raises `Refused` where the field is of another type or the record becomes too large."""
-    if isinstance(op, Put):
+    if row is None and isinstance(op, Put):
+        _check_count(op.fields, limits)
+        return Merged(Begun(write, op.fields), False)
+    record = row.record() if row else None
+    if record and isinstance(op, Put):
         return _put(record, op, seen, write, limits)
     if isinstance(op, Delete):
         return _delete(record or Record(), seen, write)
@@ -116,9 +150,7 @@ def apply(record: Record | None, op: Operation, seen: Seen, write: Write, limits
     raise Refused("unsupported_operation")
 
 
-def _put(record: Record | None, op: Put, seen: Seen, write: Write, limits: Limits) -> Merged:
-    if record is None:
-        return Merged(_first(op, write, limits), False)
+def _put(record: Record, op: Put, seen: Seen, write: Write, limits: Limits) -> Merged:
     met = False
     if op.new:
         cleared = {name: value.cleared(seen) for name, value in record.fields.items()}
@@ -131,13 +163,6 @@ def _put(record: Record | None, op: Put, seen: Seen, write: Write, limits: Limit
     _check_count(fields, limits)
     alive = _alive(replace(record, fields=fields), seen, write)
     return Merged(alive.record, alive.met or met)
-
-
-def _first(op: Put, write: Write, limits: Limits) -> Record:
-    """A record that there was none of, as most of a large push are: nothing to merge with."""
-    fields: dict[str, Field] = {n: Register((Sibling(write, v),)) for n, v in op.fields.items()}
-    _check_count(fields, limits)
-    return Record(position=write.position, life=(Life(write, False),), fields=fields)
 
 
 def _delete(record: Record, seen: Seen, write: Write) -> Merged:
@@ -188,6 +213,6 @@ def _with_field(record: Record | None, name: str, value: Field, limits: Limits) 
     return replace(record, fields=fields)
 
 
-def _check_count(fields: Mapping[str, Field], limits: Limits) -> None:
+def _check_count(fields: Mapping[str, object], limits: Limits) -> None:
     if len(fields) > limits.fields_per_record:
         raise Refused("too_many_fields", f"{limits.fields_per_record} fields at most")

@@ -20,7 +20,7 @@ import msgspec
 
 from sync.clock import Replica, Write
 from sync.fields import Counter, Field, Names, ObservedRemoveSet, Register, Sibling, Tail
-from sync.records import Life, Record
+from sync.records import Begun, Life, Record, Row
 from sync.values import Value, canonical, to_json
 
 REGISTER, COUNTER, SET = 0, 1, 2
@@ -110,8 +110,17 @@ def _unpack_field(packed: Causality, name: str, shown: Value) -> Field:
     return ObservedRemoveSet(elements, position, present, tail)
 
 
-def pack(collection: str, id_: str, record: Record, names: Names) -> StoredRecord:
+def pack(collection: str, id_: str, row: Row, names: Names) -> StoredRecord:
     """`names` gives the device of a replica; it decides between siblings of the same time."""
+    if isinstance(row, Begun):
+        data = to_json(row.values)
+        causality = _encode(([row.write], (0,), 0, dict.fromkeys(row.values, 0)))
+        position = row.write.position
+        return StoredRecord(collection, id_, position, False, len(data), 0, data, causality)
+    return _pack(collection, id_, row, names)
+
+
+def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredRecord:
     packer = _Packer(names)
     life = [packer.index(sibling.write) * 2 + sibling.deleted for sibling in record.life]
     for name, value in record.fields.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +17,7 @@ from sync.limits import Limits
 Value = Any
 """null, booleans, strings, integers of 64 bits, finite doubles, arrays and objects of these."""
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
+encode = msgspec.json.Encoder(order="deterministic").encode
 # A double so large that it is written with an exponent, and so an integer to jsonb.
 _EXPONENT = re.compile(rb"[:\[,]-?\d[\d.]*e\d|^-?\d[\d.]*e\d")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -28,10 +29,20 @@ def to_json(value: object) -> bytes:
     jsonb keeps numbers as decimals: `1e16` would come back as an integer, `10000000000000000.0`
     comes back as a double.
     """
-    text = _encode(value)
+    text = encode(value)
+    if type(value) is dict and are_exact(value.values()):
+        return text
     if _EXPONENT.search(text):
-        return _encode(_spelled_out(value))
+        return encode(_spelled_out(value))
     return text
+
+
+_EXACT = frozenset({str, int, bool, type(None)})
+
+
+def are_exact(values: Iterable[Value]) -> bool:
+    """Whether each is a scalar but no double: then none is written with an exponent."""
+    return _EXACT.issuperset(map(type, values))
 
 
 def _spelled_out(value: object) -> object:
@@ -49,7 +60,7 @@ def _spelled_out(value: object) -> object:
 def canonical(value: Value) -> str:
     """The value's canonical JSON text: RFC 8785, but with integers written exactly."""
     if isinstance(value, str):
-        return _encode(value).decode()
+        return encode(value).decode()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
@@ -97,7 +108,7 @@ def fitting(values: dict[str, Value]) -> dict[str, Value]:
 
 def check_text(text: str) -> None:
     """Raises `Refused` (`invalid_text`) for what PostgreSQL can't hold."""
-    if "\0" in text or _SURROGATE.search(text):
+    if "\0" in text or not (text.isascii() or _SURROGATE.search(text) is None):
         raise Refused("invalid_text")
 
 

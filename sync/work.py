@@ -16,12 +16,10 @@ def work_of_closing(context: Context) -> int:
     return 25 + sum(context.clock.values()) // 50 if context.clock else 0
 
 
-def work_of(op: Operation, record: Record | None) -> int:
+def work_of(op: Operation, record: Record) -> int:
     """How many steps the operation takes: of copying a record or a set, a thousand fields or
     elements make one; clearing a new row looks at each field.
     """
-    if record is None:
-        return 1
     fields = len(record.fields)
     copied, cleared = fields, fields if isinstance(op, Put) and op.new else 0
     if isinstance(op, Add | Remove):

@@ -54,7 +54,8 @@ def merged(*edits: Edit, limits: Limits | None = None) -> tuple[Record, list[boo
         write = Write(Replica(replica), position, position, 1_000 + position)
         if record is not None and record.needs_tail(cursor):
             record = record.with_tails({}, cursor)
-        record, meets = apply(record, op, author, write, limits or Limits())
+        row, meets = apply(record, op, author, write, limits or Limits())
+        record = row.record()
         met.append(meets)
     assert record is not None
     return record, met
