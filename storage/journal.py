@@ -26,12 +26,13 @@ def append(
     """Writes the entries at their positions, by COPY."""
     if not entries:
         return
+    space_id = str(space)
     with cur.copy(_APPEND) as copy:
         for e in entries:
             context = e.context
             clock = to_json(_by_number(context.clock)).decode() if context.clock else None
             conflicts = to_json(e.conflicts).decode() if e.conflicts else None
-            named = (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
+            named = (space_id, e.position, replica, e.counter, context.epoch, context.cursor, clock)
             told = (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
             copy.write_row((*named, *told))
 

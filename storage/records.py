@@ -55,13 +55,12 @@ _UPDATE: Final = """
 """
 
 
-def insert(cur: Cursor, space: UUID, rows: list[StoredRecord]) -> None:
-    """Writes records that there were none of, by COPY."""
-    if not rows:
-        return
+def insert(cur: Cursor, space: UUID, rows: Iterable[StoredRecord]) -> None:
+    """Writes records that there were none of, by COPY, as they come."""
+    space_id = str(space)
     with cur.copy(_COPY) as copy:
         for row in rows:
-            copy.write_row((space, *row[:6], row.data.decode(), row.causality))
+            copy.write_row((space_id, *row[:6], row.data.decode(), row.causality))
 
 
 def update(cur: Cursor, space: UUID, rows: list[StoredRecord]) -> None:
