@@ -8,6 +8,7 @@ monkey.patch_all()
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 
@@ -28,7 +29,8 @@ bind = f"{_host}:{settings.port}"
 workers = settings.web_concurrency
 # The gevent worker, with one repair.
 worker_class = "app.worker.Worker"
-# Sockets that stay open, most of them idle: 36 KB each.
+# HTTP connections, most of them kept for a next request or a long poll. Websockets are not among
+# them (app/live/sockets.py): they have a limit of their own, and never take these.
 worker_connections = 5_000
 # Each worker imports the app for itself, after the patch, and makes its own pool.
 preload_app = False
@@ -46,8 +48,21 @@ errorlog = "-"
 loglevel = settings.log_level
 # More than a push of a thousand changes makes: else it is interrupted by several collections.
 CONTAINERS_BETWEEN_COLLECTIONS = 100_000
+# Connections of a worker, its websockets, the database, and some to spare.
+FILES_MAX = 200_000
 # A socket to steer gunicorn by is one more door, in the home folder, that nobody asked for.
 control_socket_disable = True
+
+
+def _allow_files() -> None:
+    """As many descriptors as the system lets us have: shells often give 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        wanted = min(hard, FILES_MAX) if hard != resource.RLIM_INFINITY else FILES_MAX
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+_allow_files()
 
 
 def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn's signature

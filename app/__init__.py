@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import auth, errors, routes, runtime
+from app.live import sockets
 from app.settings import Settings
 
 # An answer of the API is data: a browser that is led to one may do nothing with it.
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     runtime.install(app, settings)
     auth.install(app, settings)
     errors.install(app)
+    sockets.install(app, settings.live_sockets)
     routes.install(app)
     app.before_request(_stamp)
     app.after_request(_secure)

@@ -46,6 +46,8 @@ class Settings:
     access_token_seconds: int
     refresh_token_days: int
     tombstone_days: int
+    live_sockets: int
+    redis_url: str | None
     support_email: str
     support_password: str | None
     trusted_proxies: int

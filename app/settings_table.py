@@ -63,6 +63,12 @@ def _database_url(text: str) -> str | None:
     return text
 
 
+def _redis_url(text: str) -> str | None:
+    if text and urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("write an address such as redis://127.0.0.1:6379")
+    return text or None
+
+
 def _host(text: str) -> str:
     if any(letter.isspace() or letter == "/" for letter in text):
         raise ValueError("write a name or an address, such as 127.0.0.1")
@@ -195,6 +201,23 @@ SETTINGS: Final = (
         _whole(1, 3_650),
         "90",
         "How long a deletion is remembered. A device away for longer reads the space anew.",
+    ),
+    Setting(
+        "REJOIN_LIVE_SOCKETS",
+        "live_sockets",
+        _whole(1, 100_000),
+        "5000",
+        "Websockets of each worker, at most. Past it new ones are answered 503, while HTTP goes"
+        " on. Each takes a file descriptor and up to 36 KB.",
+    ),
+    Setting(
+        "REDIS_URL",
+        "redis_url",
+        _redis_url,
+        "",
+        "A Redis to carry the hints between workers in place of PostgreSQL's NOTIFY, such as"
+        " redis://127.0.0.1:6379.",
+        secret=True,
     ),
     Setting(
         "REJOIN_SUPPORT_EMAIL",

@@ -1,8 +1,9 @@
-"""gunicorn's gevent worker, with two repairs.
+"""gunicorn's gevent worker, with three repairs.
 
 Promises: a stop waits for requests, never for connections that are kept for a next one, or every
 restart would last gunicorn's whole graceful timeout, as phones and proxies keep theirs; a client
-that neither reads nor writes is given up.
+that neither reads nor writes is given up; websockets, which are no requests for gunicorn, are
+told to go elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import gevent
 from gevent import Greenlet, Timeout, getcurrent
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.live.sockets import EXTENSION, Sockets
+
+# For websockets to be told 1001 and to answer: less than gunicorn.conf.py's graceful_timeout.
+DRAIN_SECONDS = 10
 # A client that takes nothing of its answer, or gives nothing of its body, for so long is gone.
 # Longer than gunicorn.conf.py's keepalive, which ends the wait for a next request.
 SILENCE_SECONDS = 120
@@ -51,6 +56,8 @@ class _Pause(Timeout):  # type: ignore[misc]
 class Worker(GeventWorker):  # type: ignore[misc]
     """See the module. `notify` is what gunicorn calls every second, also while it stops."""
 
+    _draining: Greenlet | None = None
+
     def handle(self, listener: object, client: socket, address: object) -> None:
         # In place of GeventWorker's own, which lets a socket wait for ever.
         client.settimeout(SILENCE_SECONDS)
@@ -62,8 +69,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def notify(self) -> None:
         super().notify()
         if not self.alive:
+            self._drain()
             for pause in tuple(self._pauses()):
                 pause.cut()
+
+    def run(self) -> None:
+        super().run()
+        # Requests have ended; the websockets may still say goodbye.
+        self._drain().join(DRAIN_SECONDS)
+
+    def _drain(self) -> Greenlet:
+        if self._draining is None:
+            sockets: Sockets = self.wsgi.extensions[EXTENSION]
+            self._draining = gevent.spawn(sockets.drain, DRAIN_SECONDS)
+        return self._draining
 
     def _pauses(self) -> set[_Pause]:
         pauses: set[_Pause] = self.__dict__.setdefault("_waiting", set())

@@ -80,7 +80,10 @@ class BadRequest(SyncError):
 class TooLarge(SyncError):
     """Remedy: send less at once."""
 
-    CODES = {"body_too_large": "The body is too large after decompression."}
+    CODES = {
+        "body_too_large": "The body is too large after decompression.",
+        "message_too_large": "The message on the websocket is too large.",
+    }
 
 
 class UnsupportedMedia(SyncError):
@@ -146,7 +149,10 @@ class Conflict(SyncError):
 class TooMany(SyncError):
     """Remedy: wait `retry_after` seconds."""
 
-    CODES = {"too_many_attempts": "Too many attempts: wait `retry_after` seconds."}
+    CODES = {
+        "too_many_attempts": "Too many attempts: wait `retry_after` seconds.",
+        "too_fast": "Too many messages on the websocket: come back later.",
+    }
 
 
 class Unavailable(SyncError):
@@ -155,6 +161,7 @@ class Unavailable(SyncError):
     CODES = {
         "unavailable": "The server can't reach its database: try again.",
         "too_busy": "The server sends as many long answers as it can: take pages, or try again.",
+        "too_many_sockets": "The server has as many websockets as it can: try again, or poll.",
     }
 
 

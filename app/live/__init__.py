@@ -1,0 +1,1 @@
+"""Websockets: devices that are online, and editors of documents."""
