@@ -11,18 +11,24 @@ DEBIAN_BIN = $(shell pg_config --bindir 2>/dev/null)
 ifeq ($(PG),debian)
 export REJOIN_TEST_POSTGRES_BIN := $(DEBIAN_BIN)
 endif
+# Yjs for the text of /demo: bundled where npm is there. Without it all the rest works.
+PAGE := app/playground
+YJS := $(PAGE)/build/yjs.js
+NPM_CI := npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund --loglevel error --fetch-retries 1 --fetch-timeout 20000
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo bench check soak clean
+.PHONY: help run yjs test demo bench check soak clean
 # Two targets at once would install into one environment.
 .NOTPARALLEL:
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-run: $(RUN_READY)  ## Serve on http://localhost:8000 (PORT=…), with a PostgreSQL of its own
+run: $(RUN_READY) $(VENV)/.yjs-tried  ## Serve on http://localhost:8000 (PORT=…), with a PostgreSQL of its own
 	@exec $(BIN)/python -m app serve
+
+yjs: $(YJS)  ## Bundle Yjs for the text of /demo; `make run` tries it once where npm is there
 
 test: $(DEV_READY)  ## Run the tests (PG=debian: on the PostgreSQL that pg_config finds; T=tests/unit: some)
 	$(BIN)/python -m pytest $(T)
@@ -57,3 +63,13 @@ $(RUN_READY): requirements.txt | $(BIN)/python
 $(DEV_READY): requirements.txt requirements-dev.txt $(CLIENT) | $(BIN)/python
 	$(PIP) install -r requirements-dev.txt $(if $(CLIENT),-e clients/python)
 	@touch $@ $(RUN_READY)
+
+$(YJS): $(PAGE)/package-lock.json $(PAGE)/yjs.entry.js
+	@command -v npm >/dev/null || { echo "Bundling Yjs needs Node and npm: install them, then make yjs." >&2; exit 1; }
+	$(NPM_CI)
+	$(PAGE)/node_modules/.bin/esbuild $(PAGE)/yjs.entry.js --bundle --format=esm --minify --log-level=warning --outfile=$@
+
+# Once: a machine without a network must not wait for it at each start.
+$(VENV)/.yjs-tried: $(PAGE)/package-lock.json | $(RUN_READY)
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory yjs || echo "Yjs could not be bundled: the list of /demo works, its text not. make yjs tries again."
+	@touch $@

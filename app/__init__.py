@@ -12,7 +12,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth, errors, routes, runtime
+from app import auth, errors, playground, routes, runtime
 from app.live import sockets
 from app.settings import Settings
 
@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.install(app)
     sockets.install(app, settings.live_sockets)
     routes.install(app)
+    playground.install(app, settings)
     app.before_request(_stamp)
     app.after_request(_secure)
     _trust_proxies(app, settings.trusted_proxies)

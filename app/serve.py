@@ -154,7 +154,7 @@ def _welcome(settings: Settings, login: tuple[str, str]) -> str:
     return f"""
 Rejoin serves on {address}
 {_login_line(settings, login)}
-Next, in another shell, from this folder:
+{_demo_line(settings, address)}Next, in another shell, from this folder:
 
   1. Make an account:
      curl -s {address}/v1/auth/signup -H 'Content-Type: application/json' \\
@@ -167,6 +167,10 @@ Next, in another shell, from this folder:
 
 Ctrl-C stops it; the data stays.
 """
+
+
+def _demo_line(settings: Settings, address: str) -> str:
+    return f"\nTwo devices side by side, in a browser: {address}/demo\n\n" if settings.demo else ""
 
 
 def _login_line(settings: Settings, login: tuple[str, str]) -> str:

@@ -52,6 +52,7 @@ class Settings:
     support_password: str | None
     trusted_proxies: int
     log_level: str
+    demo: bool
     limits: Limits
 
     @classmethod
@@ -67,6 +68,7 @@ class Settings:
         values["limits"] = Limits(**limits)
         production = values["env"] == "production"
         values["host"] = values["host"] or ("0.0.0.0" if production else "127.0.0.1")  # noqa: S104
+        values["demo"] = not production if values["demo"] is None else values["demo"]
         if production:
             _refuse_unready(values)
         else:

@@ -55,6 +55,10 @@ def _on_off(text: str) -> bool:
     return _one_of("on", "off")(text) == "on"
 
 
+def _on_off_or_none(text: str) -> bool | None:
+    return _on_off(text) if text else None
+
+
 def _database_url(text: str) -> str | None:
     if not text:
         return None
@@ -249,6 +253,14 @@ SETTINGS: Final = (
         _one_of("debug", "info", "warning", "error", "critical"),
         "info",
         "The least severe message that is logged.",
+    ),
+    Setting(
+        "REJOIN_DEMO",
+        "demo",
+        _on_off_or_none,
+        "",
+        "Whether `/demo` is served, a page with two devices of an account that it makes for itself."
+        " None: on in development, off in production.",
     ),
 )
 

@@ -1,0 +1,362 @@
+"""`/demo` in a real Chromium: two panes apart and together again.
+
+Debian's `chromium` is found by its name, or named by REJOIN_TEST_CHROMIUM. REJOIN_TEST_SCREENSHOTS
+names a folder that the pictures of docs/ are written to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+
+from app import create_app, playground
+from app.settings import ROOT, Settings
+from tests.conftest import LiveServer, ServerStarter
+
+PATIENCE_SECONDS = 30
+BUNDLE_SECONDS = 120
+CHROMIUM = os.environ.get("REJOIN_TEST_CHROMIUM") or shutil.which("chromium")
+WANTS_CHROMIUM = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here: install Debian's, or name one, REJOIN_TEST_CHROMIUM"
+)
+# The records of both devices, from their own databases, sorted by their keys.
+STORED = """async (names) => Promise.all(names.map(async (name) => {
+  const done = (asked) => new Promise((resolve) => {
+    asked.onsuccess = () => resolve(asked.result);
+  });
+  const database = await done(indexedDB.open(`rejoin.demo.${name}`));
+  const records = await done(database.transaction("records").objectStore("records").getAll());
+  database.close();
+  return records.map(({ documents, ...record }) => record);
+}))"""
+# Both have sent all they had and stand at one cursor, at least the one given.
+IN_STEP = """(least) => {
+  const panes = [...document.querySelectorAll(".pane")].map((pane) => pane.dataset);
+  return panes.length === 2 && new Set(panes.map((pane) => pane.cursor)).size === 1 &&
+    panes.every(({ status, pending, cursor }) =>
+      status === "online" && pending === "0" && Number(cursor) >= least);
+}"""
+
+
+@pytest.fixture(scope="module")
+def server(start_server: ServerStarter) -> LiveServer:
+    return start_server()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    root = os.getuid() == 0
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if root else []
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def yjs() -> None:
+    """Yjs is bundled, as `make yjs` does it."""
+    if playground.YJS.exists():
+        return
+    if shutil.which("npm") is None:
+        pytest.skip("no npm here to bundle Yjs with")
+    made = subprocess.run(
+        ["make", "yjs"], cwd=ROOT, capture_output=True, text=True, timeout=BUNDLE_SECONDS
+    )
+    if made.returncode:
+        pytest.skip(f"Yjs could not be bundled: {made.stderr[-300:]}")
+
+
+class Visitor:
+    """Somebody at the page, with a browser profile of their own."""
+
+    def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE_SECONDS * 1000)
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.url = url
+
+    def come(self) -> None:
+        self.page.goto(f"{self.url}/demo")
+        self.page.locator(".pane").nth(1).wait_for()
+
+    def pane(self, name: str) -> Pane:
+        return Pane(self.page.locator(f".pane[data-device={name}]"))
+
+    def in_step(self, least: int) -> None:
+        """Wait until both panes hold the log up to one position, at least this one."""
+        self.page.wait_for_function(IN_STEP, arg=least)
+
+    def stored(self) -> list[Any]:
+        """What the two devices have in their own databases."""
+        found: list[Any] = self.page.evaluate(STORED, ["Phone", "Laptop"])
+        return found
+
+
+class Pane:
+    """One of the two devices, by what a person sees and touches."""
+
+    def __init__(self, node: Locator) -> None:
+        self.node = node
+        self.items = node.locator(".item")
+        self.text = node.get_by_label("A shared text")
+        self.status = node.locator(".status")
+        self.conflict = node.get_by_role("group")
+
+    def add(self, title: str) -> None:
+        box = self.node.get_by_label("New item")
+        box.fill(title)
+        box.press("Enter")
+        self.item(title).wait_for()
+
+    def item(self, title: str) -> Locator:
+        return self.node.get_by_role("listitem", name=title, exact=True)
+
+    def rename(self, title: str, other: str) -> None:
+        box = self.item(title).get_by_label("Title", exact=True)
+        box.fill(other)
+        box.press("Enter")
+
+    def vote(self, title: str, times: int = 1) -> None:
+        for _ in range(times):
+            self.item(title).get_by_label("One vote more").click()
+
+    def tag(self, title: str, tag: str) -> None:
+        box = self.item(title).get_by_label("New tag")
+        box.fill(tag)
+        box.press("Enter")
+
+    def flip(self) -> None:
+        self.node.get_by_role("switch").click()
+
+    def shown(self) -> list[tuple[str, bool, str, list[str]]]:
+        """(title, done, votes, tags) of each item."""
+        return [
+            (
+                item.get_by_label("Title", exact=True).input_value(),
+                item.get_by_label("Done").is_checked(),
+                item.get_by_label("Votes").inner_text(),
+                item.locator(".tags span").all_inner_texts(),
+            )
+            for item in self.items.all()
+        ]
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: LiveServer) -> Iterator[Visitor]:
+    made = Visitor(browser, server.url)
+    made.come()
+    made.in_step(0)
+    yield made
+    assert made.wrong == []
+    made.context.close()
+
+
+def apart(visitor: Visitor) -> tuple[Pane, Pane]:
+    """Both know Milk and Bread; then the laptop is offline and both have edited."""
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    phone.add("Bread")
+    visitor.in_step(2)
+    laptop.flip()
+    expect(laptop.status).to_have_text("Offline")
+    laptop.rename("Milk", "Oat milk")
+    laptop.vote("Oat milk", 2)
+    laptop.tag("Oat milk", "cold")
+    laptop.add("Tea")
+    phone.rename("Milk", "Soy milk")
+    phone.vote("Soy milk", 3)
+    phone.tag("Soy milk", "white")
+    phone.item("Bread").get_by_label("Done").check()
+    return phone, laptop
+
+
+@WANTS_CHROMIUM
+def test_two_panes_that_edited_apart_end_equal_when_the_one_offline_returns(
+    visitor: Visitor,
+) -> None:
+    phone, laptop = apart(visitor)
+    expect(laptop.status).to_have_text("Offline, 5 to send")
+    assert [row[0] for row in laptop.shown()] == ["Oat milk", "Bread", "Tea"]
+    laptop.flip()
+    visitor.in_step(2 + 5 + 6)
+    assert phone.shown() == laptop.shown()
+    titles, done, votes, tags = zip(*phone.shown(), strict=True)
+    assert titles[0] in {"Oat milk", "Soy milk"}
+    assert (titles[1:], done, votes) == (("Bread", "Tea"), (False, True, False), ("5", "0", "0"))
+    assert tags == (["cold", "white"], [], [])
+    one, other = visitor.stored()
+    assert one == other
+
+
+@WANTS_CHROMIUM
+def test_a_conflict_is_shown_in_both_panes_with_both_sides_and_one_click_settles_it(
+    visitor: Visitor,
+) -> None:
+    phone, laptop = apart(visitor)
+    laptop.flip()
+    for pane in (phone, laptop):
+        expect(pane.conflict.get_by_role("button")).to_have_count(2)
+        expect(pane.conflict).to_contain_text("Oat milk")
+        expect(pane.conflict).to_contain_text("Soy milk")
+    laptop.conflict.get_by_role("button", name="Soy milk").click()
+    for pane in (phone, laptop):
+        expect(pane.conflict).to_have_count(0)
+        expect(pane.items.first.get_by_label("Title", exact=True)).to_have_value("Soy milk")
+    log = visitor.page.locator(".log li.met")
+    expect(log).to_contain_text("in conflict: title")
+    expect(log.locator(".seen b")).to_contain_text("not #3")
+
+
+@WANTS_CHROMIUM
+def test_what_was_edited_offline_survives_a_reload_and_goes_up_once(visitor: Visitor) -> None:
+    phone, laptop = apart(visitor)
+    before = laptop.shown()
+    visitor.page.reload()
+    expect(laptop.status).to_have_text("Offline, 5 to send")
+    assert laptop.shown() == before
+    laptop.flip()
+    visitor.in_step(2 + 5 + 6)
+    assert phone.shown() == laptop.shown()
+    assert phone.shown()[0][2] == "5"
+
+
+@WANTS_CHROMIUM
+def test_a_push_whose_answer_was_lost_counts_once(visitor: Visitor) -> None:
+    phone, laptop = apart(visitor)
+    lost: list[int] = []
+
+    def lose(route: Route) -> None:
+        if lost:
+            route.continue_()
+            return
+        lost.append(route.fetch().status)
+        route.abort()
+
+    visitor.page.route("**/v1/sync", lose)
+    laptop.flip()
+    visitor.in_step(2 + 5 + 6)
+    assert lost == [200]
+    assert phone.shown() == laptop.shown()
+    assert phone.shown()[0][2] == "5"
+    expect(visitor.page.locator(".log li")).to_have_count(2 + 5 + 6)
+
+
+@WANTS_CHROMIUM
+def test_stored_markup_shows_as_text_and_the_page_asks_no_other_host(visitor: Visitor) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    visitor.pane("Phone").add(markup)
+    visitor.pane("Phone").tag(markup, markup)
+    visitor.in_step(2)
+    assert visitor.pane("Laptop").shown() == [(markup, False, "0", [markup])]
+    assert visitor.page.locator("img").count() == 0
+    assert {url.partition("/demo")[0].partition("/v1")[0] for url in visitor.asked} == {visitor.url}
+
+
+@WANTS_CHROMIUM
+def test_without_yjs_the_list_works_and_the_text_says_which_command_brings_it(
+    visitor: Visitor,
+) -> None:
+    def without(route: Route) -> None:
+        answer = route.fetch()
+        whole = answer.text().replace("/demo/yjs.js", "")
+        route.fulfill(response=answer, body=whole)
+
+    visitor.page.route("**/demo", without)
+    visitor.come()
+    expect(visitor.pane("Phone").node.locator(".missing")).to_contain_text("make yjs")
+    visitor.pane("Phone").add("Milk")
+    visitor.in_step(1)
+    assert visitor.pane("Laptop").shown() == [("Milk", False, "0", [])]
+
+
+@WANTS_CHROMIUM
+def test_a_second_tab_says_that_the_page_is_open_already(visitor: Visitor) -> None:
+    second = visitor.context.new_page()
+    second.goto(f"{visitor.url}/demo")
+    expect(second.get_by_role("alert")).to_contain_text("open in another tab")
+
+
+@WANTS_CHROMIUM
+def test_on_a_phone_the_panes_stack_and_nothing_is_wider_than_the_screen(
+    browser: Browser, server: LiveServer
+) -> None:
+    visitor = Visitor(browser, server.url, viewport={"width": 360, "height": 740})
+    visitor.come()
+    phone, laptop = apart(visitor)
+    laptop.flip()
+    visitor.in_step(2 + 5 + 6)
+    wide = visitor.page.evaluate("document.documentElement.scrollWidth")
+    assert wide == 360
+    boxes = [pane.node.bounding_box() for pane in (phone, laptop)]
+    assert boxes[0] is not None
+    assert boxes[1] is not None
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+    visitor.context.close()
+
+
+@WANTS_CHROMIUM
+def test_a_server_that_goes_and_comes_back_is_found_again_by_itself(
+    browser: Browser, start_server: ServerStarter
+) -> None:
+    first = start_server()
+    visitor = Visitor(browser, first.url)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    first.stop()
+    phone.add("Bread")
+    laptop.add("Tea")
+    expect(phone.status).to_contain_text("Out of reach")
+    start_server(first.database_url, PORT=first.url.rpartition(":")[2])
+    visitor.in_step(3)
+    assert phone.shown() == laptop.shown()
+    assert len(phone.shown()) == 3
+    visitor.context.close()
+
+
+# The route ----------------------------------------------------------------------------------
+
+
+def test_the_page_is_off_in_production_unless_it_is_asked_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    production = {
+        "REJOIN_ENV": "production",
+        "REJOIN_SECRET": "a secret of more than 32 characters, only for this",
+        "DATABASE_URL": str(settings.database_url),
+        "REJOIN_DATA": str(tmp_path),
+    }
+    for extra, status in (({}, 404), ({"REJOIN_DEMO": "on"}, 200)):
+        client = create_app(Settings.from_environ(production | extra)).test_client()
+        assert client.get("/demo").status_code == status
+        assert client.get("/demo/main.js").status_code == status
+
+
+def test_only_the_pages_own_parts_are_served_each_with_a_strict_policy(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playground, "YJS", ROOT / "nowhere" / "yjs.js")
+    client = create_app(settings).test_client()
+    for name in ("", "/main.js", "/demo.css"):
+        answer = client.get(f"/demo{name}")
+        assert answer.status_code == 200
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'")
+        assert "unsafe" not in policy
+    for name in ("yjs.js", "demo.html", "..", "../__init__.py", "%2e%2e%2f__init__.py", "main"):
+        assert client.get(f"/demo/{name}").status_code == 404
+    assert 'data-yjs=""' in client.get("/demo").text
