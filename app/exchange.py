@@ -91,17 +91,24 @@ class Exchange:
                 wait -= wait_for_hint(wait)
 
     def _pull(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space]:
-        # Most pulls find nothing new, and learn it from one statement.
+        answer, space = self._glance(visit, name, part) or self._read(visit, name, part)
+        self._acknowledge(visit, space, part)
+        return msgspec.structs.replace(answer, accepted=space.counter, rejected=[]), space
+
+    def _glance(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space] | None:
+        """Most pulls find nothing new, and learn it from one statement."""
+        if part.page is not None:
+            return None
         with one_statement(self.engine) as connection:
             space = _opened(cursor(connection), visit, name, part)
         answer = nothing_new(space, part)
-        if answer is None:
-            with one_moment(self.engine) as connection:
-                cur = cursor(connection)
-                space = _opened(cur, visit, name, part)
-                answer = next_page(cur, space, visit, part, self.limits)
-        self._acknowledge(visit, space, part)
-        return msgspec.structs.replace(answer, accepted=space.counter, rejected=[]), space
+        return (answer, space) if answer else None
+
+    def _read(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space]:
+        with one_moment(self.engine) as connection:
+            cur = cursor(connection)
+            space = _opened(cur, visit, name, part)
+            return next_page(cur, space, visit, part, self.limits), space
 
     def _acknowledge(self, visit: Visit, space: Space, part: Pull) -> None:
         """Remembers a cursor that moved, in a transaction that nobody waits for."""

@@ -245,6 +245,10 @@ def wanted_format() -> str:
 
     Raises NotAcceptable.
     """
+    # Devices name one type: what they sent says it, without a parser's look.
+    only = request.environ.get("HTTP_ACCEPT", JSON)
+    if only in FORMATS:
+        return str(only)
     accepted = request.accept_mimetypes
     if not accepted:
         return JSON
