@@ -7,6 +7,7 @@ names a folder that the pictures of docs/ are written to.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -40,9 +41,32 @@ STORED = """async (names) => Promise.all(names.map(async (name) => {
 IN_STEP = """(least) => {
   const panes = [...document.querySelectorAll(".pane")].map((pane) => pane.dataset);
   return panes.length === 2 && new Set(panes.map((pane) => pane.cursor)).size === 1 &&
-    panes.every(({ status, pending, cursor }) =>
-      status === "online" && pending === "0" && Number(cursor) >= least);
+    panes.every(({ online, unsettled, cursor }) =>
+      online === "true" && unsettled === "0" && Number(cursor) >= least);
 }"""
+# One thing that a person may do in a pane, to the item that `pick` falls on.
+ACT = """([name, what, pick, text]) => {
+  const pane = document.querySelector(`.pane[data-device=${name}]`);
+  const items = pane.querySelectorAll(".item");
+  const item = items[pick % items.length];
+  const type = (box) => {
+    box.focus();
+    box.value = text;
+    box.dispatchEvent(new Event("input"));
+    box.blur();
+  };
+  const submit = (form) => {
+    form.querySelector("input").value = text;
+    form.requestSubmit();
+  };
+  if (what === "flip") pane.querySelector(".switch").click();
+  else if (what === "add" || !item) submit(pane.querySelector(".add"));
+  else if (what === "rename") type(item.querySelector(".title"));
+  else if (what === "tag") submit(item.querySelector(".tag"));
+  else item.querySelector(what)?.click();
+}"""
+CLICKS = ("[type=checkbox]", ".votes button", ".votes button:last-child", ".tags button", ".side")
+ACTS = ("add", "rename", "rename", "tag", "tag", *CLICKS, ".delete", "flip")
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +276,26 @@ def test_a_push_whose_answer_was_lost_counts_once(visitor: Visitor) -> None:
     assert phone.shown() == laptop.shown()
     assert phone.shown()[0][2] == "5"
     expect(visitor.page.locator(".log li")).to_have_count(2 + 5 + 6)
+
+
+@WANTS_CHROMIUM
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_two_panes_do_apart_and_together_they_end_equal(
+    visitor: Visitor, seed: int
+) -> None:
+    chance = random.Random(seed)
+    panes = [visitor.pane("Phone"), visitor.pane("Laptop")]
+    for step in range(80):
+        name, what = chance.choice(["Phone", "Laptop"]), chance.choice(ACTS)
+        visitor.page.evaluate(ACT, [name, what, chance.randrange(9), f"{what} {step}"])
+    for pane in panes:
+        if pane.node.get_by_role("switch").get_attribute("aria-checked") == "true":
+            pane.flip()
+    visitor.in_step(20)
+    assert panes[0].shown() == panes[1].shown()
+    one, other = visitor.stored()
+    assert one == other
+    assert all(pane.node.locator(".refused li").count() == 0 for pane in panes)
 
 
 @WANTS_CHROMIUM

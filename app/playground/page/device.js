@@ -2,6 +2,7 @@
 // Promises: an edit stands in this browser's storage before anything is sent; a change that was
 // sent is never altered; a context is taken when the edit is made; a transfer is applied whole.
 
+import { plain } from "./live.js";
 import { absorbed, done, keyOf } from "./records.js";
 import { Session } from "./session.js";
 
@@ -48,8 +49,14 @@ export class Device extends EventTarget {
     return this.session.device;
   }
 
+  // What no server has acknowledged.
   get pending() {
-    return this.#outbox;
+    return this.#outbox.filter((change) => !change.accepted);
+  }
+
+  // How many changes no delta has brought back yet: at 0, all that was done here is in the copy.
+  get unsettled() {
+    return this.#outbox.length;
   }
 
   // The changes that the server put aside, newest last: {counter, ops, error}.
@@ -112,10 +119,41 @@ export class Device extends EventTarget {
 
   async #round(signal) {
     signal.throwIfAborted();
-    const sent = await this.#seal();
-    const transfer = await this.#transfer(sent, signal);
-    await this.#apply(sent, transfer);
-    return this.#outbox.length > 0;
+    const sent = await this.#sealed(this.#outbox.slice(0, CHANGES_MAX));
+    await this.#apply(sent, await this.#transfer(sent, signal));
+    return this.pending.length > 0;
+  }
+
+  // Where this device stands, as a hello says it.
+  stands() {
+    const { epoch, cursor, counter } = this.#state;
+    return epoch === null ? { cursor, counter } : { epoch, cursor, counter };
+  }
+
+  // The changes of the next live push. From here on they stay as they are: the server may know them.
+  seal() {
+    return this.#sealed(this.pending.slice(0, CHANGES_MAX));
+  }
+
+  // What became of the changes of a live push. They stay in view until a delta brings them.
+  async settle(changes, { accepted, rejected }) {
+    const errors = new Map(rejected.map(({ counter, error }) => [counter, error]));
+    const [refused, taken] = parted(changes.filter(({ counter }) => counter <= accepted), errors);
+    const held = new Set(this.#outbox.map(({ counter }) => counter));
+    await this.#kept({
+      state: this.#withRefused(refused, errors),
+      outbox: taken.filter(({ counter }) => held.has(counter)).map((change) => ({ ...change, accepted: true })),
+      sent: refused,
+    });
+  }
+
+  // A whole live delta: it goes on where this device stands, and holds its own changes too.
+  async take({ from, epoch, cursor, records, reset, clock }) {
+    if (from !== this.#state.cursor) throw new Error("The stream has a gap.");
+    const own = clock[this.id] ?? 0;
+    const sent = this.#outbox.filter((change) => change.sent && change.counter <= own);
+    const before = reset || from === 0 ? new Map() : this.#records;
+    await this.#moved({ epoch, cursor, sent, after: this.#merged(before, records), afresh: reset || from === 0 });
   }
 
   // Waits until the space has something new, so many seconds at most.
@@ -131,12 +169,10 @@ export class Device extends EventTarget {
     return this.session.request("GET", `spaces/${SPACE}/log?${query}`, { signal });
   }
 
-  // The changes of the next push. From here on they stay as they are: the server may know them.
-  async #seal() {
-    const next = this.#outbox.slice(0, CHANGES_MAX);
-    const fresh = next.filter((change) => !change.sent).map((change) => ({ ...change, sent: true }));
+  async #sealed(changes) {
+    const fresh = changes.filter((change) => !change.sent).map((change) => ({ ...change, sent: true }));
     if (fresh.length) await this.#kept({ outbox: fresh });
-    return this.#outbox.filter((change) => change.sent).slice(0, CHANGES_MAX);
+    return changes;
   }
 
   async #transfer(sent, signal) {
@@ -144,7 +180,7 @@ export class Device extends EventTarget {
     const whole = { records: [], rejected: [], accepted: 0, reset: false };
     let page = null;
     for (let i = 0; i < PAGES_MAX; i += 1) {
-      const changes = i === 0 ? sent.map(({ counter, context, at, ops }) => ({ counter, context, at, ops })) : [];
+      const changes = i === 0 ? sent.map(plain) : [];
       const answer = await this.#ask({ epoch, cursor, page, changes }, signal);
       whole.records.push(...answer.records);
       whole.rejected.push(...(answer.rejected ?? []));
@@ -177,22 +213,33 @@ export class Device extends EventTarget {
   async #apply(sent, { records, rejected, accepted, reset, epoch, cursor }) {
     const errors = new Map(rejected.map(({ counter, error }) => [counter, error]));
     const settled = sent.filter(({ counter }) => counter <= accepted);
-    const applied = settled.filter(({ counter }) => !errors.has(counter));
-    const refused = settled.filter(({ counter }) => errors.has(counter));
+    const [refused, taken] = parted(settled, errors);
     const afresh = reset || this.#state.cursor === 0;
     // Where all that is new is this device's own, the answer may leave out what it has already.
-    const own = !reset && cursor - this.#state.cursor === applied.length;
+    const own = !reset && cursor - this.#state.cursor === taken.length;
     const before = afresh ? new Map() : this.#records;
-    const after = own ? applied.reduce(done, before) : new Map(before);
-    for (const delta of records) {
+    const after = this.#merged(own ? taken.reduce(done, before) : before, records);
+    const { discarded: _, ...state } = this.#withRefused(refused, errors);
+    await this.#moved({ state, epoch, cursor, sent: settled, after, afresh });
+  }
+
+  #withRefused(refused, errors) {
+    const told = refused.map(({ counter, ops }) => ({ counter, ops, error: errors.get(counter) }));
+    return { ...this.#state, refused: [...this.#state.refused, ...told].slice(-REFUSED_KEPT) };
+  }
+
+  #merged(before, deltas) {
+    const after = new Map(before);
+    for (const delta of deltas) {
       const record = absorbed(after.get(keyOf(delta)), delta);
       if (record) after.set(keyOf(delta), this.#folded(record));
       else after.delete(keyOf(delta));
     }
-    const told = refused.map(({ counter, ops }) => ({ counter, ops, error: errors.get(counter) }));
-    const { discarded: _, ...state } = this.#state;
-    state.refused = [...state.refused, ...told].slice(-REFUSED_KEPT);
-    await this.#kept({ state: { ...state, epoch, cursor }, sent: settled, after, afresh });
+    return after;
+  }
+
+  #moved({ state = this.#state, epoch, cursor, ...rest }) {
+    return this.#kept({ state: { ...state, epoch, cursor }, ...rest });
   }
 
   #folded(record) {
@@ -232,4 +279,9 @@ export class Device extends EventTarget {
     this.#writes = writing.catch(() => {});
     await writing;
   }
+}
+
+// Those with an error, and those without.
+function parted(changes, errors) {
+  return [changes.filter((one) => errors.has(one.counter)), changes.filter((one) => !errors.has(one.counter))];
 }

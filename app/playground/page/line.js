@@ -1,9 +1,13 @@
-// Keeps one device in touch while it may be: pushes what waits, waits for what is new, comes back
-// by itself after an error, later each time.
+// Keeps one device in touch while it may be: live where a socket goes through, by long polls where
+// none does. Comes back by itself after an error, later each time.
+
+import { Live, NoSocket } from "./live.js";
 
 const WAIT_SECONDS = 25;
 const BACKOFF_MS = 500;
 const BACKOFF_MS_MAX = 15_000;
+// Where no socket goes through, it is tried again so much later.
+const SOCKET_AGAIN_MS = 60_000;
 // Only the visitor can mend these: trying again would change nothing.
 const FINAL = new Set(["bad_credentials", "device_fork", "device_revoked"]);
 
@@ -11,6 +15,8 @@ export class Line extends EventTarget {
   #ending = null;
   #wake = () => {};
   #failures = 0;
+  #online_at = 0;
+  #socket_from = 0;
 
   constructor(device) {
     super();
@@ -20,6 +26,10 @@ export class Line extends EventTarget {
     device.addEventListener("change", () => {
       if (device.pending.some((change) => !change.sent)) this.#wake();
     });
+  }
+
+  get online() {
+    return this.status === "live" || this.status === "polling";
   }
 
   get wanted() {
@@ -59,19 +69,28 @@ export class Line extends EventTarget {
   async #round(signal) {
     const woken = this.#alarm(signal);
     const more = await this.device.sync(signal);
-    if (signal.aborted) return;
-    this.#failures = 0;
-    this.#tell("online", null);
-    if (more || woken.aborted) return;
+    if (signal.aborted || more) return;
+    if (Date.now() < this.#socket_from) return this.#poll(woken);
     try {
-      await this.device.wait(WAIT_SECONDS, woken);
+      await Live.talk(this.device, signal, () => this.#tell("live", null));
     } catch (error) {
-      if (!woken.aborted) throw error;
+      if (!(error instanceof NoSocket)) throw error;
+      this.#socket_from = Date.now() + SOCKET_AGAIN_MS;
     }
   }
 
+  async #poll(woken) {
+    this.#tell("polling", null);
+    if (woken.aborted) return;
+    await this.device.wait(WAIT_SECONDS, woken).catch((error) => {
+      if (!woken.aborted) throw error;
+    });
+  }
+
   async #after(error, signal) {
-    this.#failures += 1;
+    // An outage after a good while is a new one.
+    const good = this.online && Date.now() - this.#online_at > BACKOFF_MS_MAX;
+    this.#failures = good ? 1 : this.#failures + 1;
     const most = Math.min(BACKOFF_MS * 2 ** this.#failures, BACKOFF_MS_MAX);
     const told = (error.body?.retry_after ?? 0) * 1000;
     this.#tell(FINAL.has(error.code) ? "stopped" : "waiting", error);
@@ -88,7 +107,9 @@ export class Line extends EventTarget {
   }
 
   #tell(status, problem) {
+    const was = this.online;
     Object.assign(this, { status, problem });
+    if (this.online && !was) this.#online_at = Date.now();
     this.dispatchEvent(new Event("change"));
   }
 }

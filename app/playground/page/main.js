@@ -30,16 +30,14 @@ async function begin() {
 function followLog(panes, nameOf) {
   const log = new Log(document.querySelector(".log"), nameOf);
   for (const { device, line } of panes) {
-    let [shown, status] = [-1, ""];
+    let shown = null;
     const look = () => {
-      if (line.status !== "online" || (device.cursor === shown && status === "online")) {
-        status = line.status;
-        return;
-      }
-      [shown, status] = [device.cursor, line.status];
+      if (!line.online) shown = null;
+      if (!line.online || device.cursor === shown) return;
+      shown = device.cursor;
       // The panes tell what is wrong; the next move tries again.
       log.read(device).catch(() => {
-        shown = -1;
+        shown = null;
       });
     };
     device.addEventListener("change", look);

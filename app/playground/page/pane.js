@@ -9,8 +9,9 @@ import { Text } from "./text.js";
 const STATUS = {
   offline: "Offline",
   connecting: "Connecting …",
-  online: "Online",
-  waiting: "Out of reach, trying again …",
+  live: "Live",
+  polling: "Online, by long polls",
+  waiting: "Out of reach, trying again",
   stopped: "Stopped",
 };
 
@@ -72,6 +73,7 @@ export class Pane {
     const button = this.#find(".switch");
     button.setAttribute("aria-checked", String(!this.line.wanted));
     this.node.dataset.status = this.line.status;
+    this.node.dataset.online = this.line.online;
     const { problem } = this.line;
     this.#trouble(problem && `${problem.message}${this.line.status === "stopped" ? " Start afresh, above, makes new devices." : ""}`);
     this.#showStatus();
@@ -79,11 +81,12 @@ export class Pane {
 
   #showStatus() {
     const waiting = this.device.pending.length;
-    const more = waiting ? `, ${waiting} to send` : this.line.status === "online" ? ", in step" : "";
+    const { cursor, unsettled } = this.device;
+    const more = waiting ? `, ${waiting} to send` : this.line.online && !unsettled ? ", in step" : "";
     const text = STATUS[this.line.status] + more;
     const status = this.#find(".status");
     if (status.textContent !== text) status.textContent = text;
-    Object.assign(this.node.dataset, { pending: waiting, cursor: this.device.cursor });
+    Object.assign(this.node.dataset, { unsettled, cursor });
   }
 
   #trouble(text) {

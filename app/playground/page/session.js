@@ -19,7 +19,11 @@ export async function ask(method, path, { body, token, signal, ms = REQUEST_MS }
   if (token) headers.Authorization = `Bearer ${token}`;
   const signals = [AbortSignal.timeout(ms), ...(signal ? [signal] : [])];
   const request = { method, headers, body: body && JSON.stringify(body), cache: "no-store" };
-  const answer = await fetch(new URL(path, API), { ...request, signal: AbortSignal.any(signals) });
+  const answer = await fetch(new URL(path, API), { ...request, signal: AbortSignal.any(signals) }).catch((error) => {
+    if (error.name === "TimeoutError") throw new Error("The server did not answer in time.");
+    if (error instanceof TypeError) throw new Error("The server can’t be reached.");
+    throw error;
+  });
   if (answer.status === 204) return null;
   const read = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Problem(answer.status, read);
@@ -94,6 +98,11 @@ export class Session {
       if (this.#access === token) this.#access = null;
       return ask(method, path, { ...options, token: await this.token() });
     }
+  }
+
+  // The access token is over, or soon: the next request gets another.
+  expire() {
+    this.#access = null;
   }
 
   async token() {
