@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import auth, errors, playground, routes, runtime
+from app.live import routes as live
 from app.live import sockets
 from app.settings import Settings
 
@@ -41,6 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.install(app)
     sockets.install(app, settings.live_sockets)
     routes.install(app)
+    live.install(app)
     playground.install(app, settings)
     app.before_request(_stamp)
     app.after_request(_secure)

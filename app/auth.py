@@ -73,19 +73,41 @@ def access_token(principal: Principal) -> str:
 
 def token_principal() -> Principal:
     """Who the `Authorization` header says is asking; raises Unauthenticated (`token_…`)."""
+    token = _header_token()
+    if token is None:
+        raise Unauthenticated("token_missing")
+    return principal_of(token)
+
+
+def handshake_token() -> str | None:
+    """The token of a websocket's handshake: in the header, or, for browsers can set none, in the
+    query parameter `token`. Raises Unauthenticated (`token_invalid`).
+    """
+    token = _header_token()
+    return request.args.get("token") if token is None else token
+
+
+def _header_token() -> str | None:
     header = request.headers.get("Authorization", "")
     scheme, _, token = header.partition(" ")
     if not header:
-        raise Unauthenticated("token_missing")
+        return None
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("token_invalid", "The header must be: Authorization: Bearer <token>.")
-    return principal_of(token.strip())
+    return token.strip()
 
 
 def principal_of(token: str) -> Principal:
     """Who the access token was made for; raises Unauthenticated: `token_expired`, `token_invalid`.
 
     For tokens that come another way than in the header, such as in a websocket's first message.
+    """
+    return admitted(token)[0]
+
+
+def admitted(token: str) -> tuple[Principal, int]:
+    """As `principal_of`, and when it expires, in ms since 1970: a socket that is open till then
+    needs no leeway.
     """
     if len(token) > TOKEN_CHARS_MAX or not token.isascii():
         raise Unauthenticated("token_invalid")
@@ -97,7 +119,7 @@ def principal_of(token: str) -> Principal:
     kept[token] = principal, good_until
     if len(kept) > TOKENS_KEPT:
         kept.popitem(last=False)
-    return principal
+    return principal, int((good_until - LEEWAY_SECONDS) * 1000)
 
 
 def _checked(token: str) -> tuple[Principal, float]:

@@ -85,10 +85,10 @@ class Exchange:
             return answer
         with self.hints.watch(space.id) as wait_for_hint:
             while True:
-                answer, _ = self._pull(visit, name, part)
+                answer, space = self._pull(visit, name, part)
                 if wait <= 0 or _has_news(answer, part):
                     return answer
-                wait -= wait_for_hint(wait)
+                wait -= wait_for_hint(wait, (space.epoch, space.head))
 
     def _pull(self, visit: Visit, name: str, part: Pull) -> tuple[SpaceAnswer, Space]:
         answer, space = self._glance(visit, name, part) or self._read(visit, name, part)
@@ -125,7 +125,7 @@ class Exchange:
 
     def _tell(self, space: Space, plan: Plan) -> None:
         if plan.entries:
-            self.hints.tell(space.id)
+            self.hints.tell(space.id, space.epoch, plan.head)
 
 
 def _has_news(answer: SpaceAnswer, part: Pull) -> bool:

@@ -18,9 +18,11 @@ from sqlalchemy import Connection, Engine
 
 from app.exchange import Exchange
 from app.hints import Hints
+from app.relay import Relay, connect
 from app.settings import Settings
 from app.streams import Streams
 from storage.engine import make_engine
+from storage.notify import PostgresChannel, RedisChannel
 from sync.limits import Limits
 
 EXTENSION: Final = "rejoin"
@@ -33,7 +35,8 @@ class Runtime:
         self.settings = settings
         self.clock: Callable[[], float] = time.time
         self.attempts_forgotten_at: datetime | None = None
-        self._hints = Hints()
+        self.hints = Hints()
+        self.relay: Relay | None = None
         self.streams = Streams()
         self._engine: Engine | None = None
         self._owner = 0
@@ -56,7 +59,15 @@ class Runtime:
     @property
     def exchange(self) -> Exchange:
         """The way to the log."""
-        return Exchange(self.engine, self.limits, self._hints)
+        return Exchange(self.engine, self.limits, self.hints)
+
+    def join_the_others(self) -> Relay:
+        """Exchange hints with the other workers from now on. For a worker that serves."""
+        if self.relay is None:
+            redis, database = self.settings.redis_url, self.settings.database_url
+            self.relay = Relay(RedisChannel(redis) if redis else PostgresChannel(database or ""))
+            connect(self.hints, self.relay, self.engine)
+        return self.relay
 
     def begin(self) -> AbstractContextManager[Connection]:
         """A connection in a transaction: committed at the end, rolled back by an exception."""

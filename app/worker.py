@@ -17,6 +17,8 @@ from gevent import Greenlet, Timeout, getcurrent
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.live.sockets import EXTENSION, Sockets
+from app.runtime import EXTENSION as RUNTIME
+from app.runtime import Runtime
 
 # For websockets to be told 1001 and to answer: less than gunicorn.conf.py's graceful_timeout.
 DRAIN_SECONDS = 10
@@ -74,6 +76,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 pause.cut()
 
     def run(self) -> None:
+        runtime: Runtime = self.wsgi.extensions[RUNTIME]
+        runtime.join_the_others()
         super().run()
         # Requests have ended; the websockets may still say goodbye.
         self._drain().join(DRAIN_SECONDS)

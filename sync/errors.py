@@ -73,6 +73,8 @@ class BadRequest(SyncError):
         "bad_parameter": "A parameter of the request is not valid.",
         "bad_page": "The page token is not good any more: start again from the cursor.",
         "bad_encoding": "The body can't be decompressed.",
+        "unknown_message": "The server knows no message of this type.",
+        "hello_first": "The first message on the websocket must be `hello`.",
         "invalid_text": "Text holds a NUL character or a lone surrogate.",
     }
 

@@ -31,4 +31,5 @@ class Limits:
     spaces_per_request: int = _limit(100, "spaces in one request")
     page_records: int = _limit(1_000, "records in one page")
     page_bytes: int = _limit(2**20, "bytes of one page as JSON; a single record may exceed it")
+    presence_bytes: int = _limit(4 * 2**10, "bytes of a device's presence in a space, as JSON")
     wait_seconds: int = _limit(60, "seconds that a long poll may wait")

@@ -57,6 +57,14 @@ class Push(SpaceRequest, frozen=True, omit_defaults=True):
     sent_at: Int64 | None = None
 
 
+class PushMessage(Push, frozen=True, omit_defaults=True):
+    """A push on a websocket: which space it is for, and the device's own name for it."""
+
+    type: str = "push"
+    space: str = ""
+    ref: int | str | None = None
+
+
 class SyncRequest(Struct, frozen=True, omit_defaults=True):
     spaces: dict[str, SpaceRequest] = {}
     sent_at: Int64 | None = None
@@ -86,6 +94,14 @@ class PushBody(SpacePart, frozen=True):
     sent_at: Int64 | UnsetType | None = UNSET
 
 
+class PushMessageBody(PushBody, frozen=True, kw_only=True):
+    """A push on a websocket. `ref` is the device's own, given back with the answer."""
+
+    type: str
+    space: str
+    ref: int | str | UnsetType | None = UNSET
+
+
 class SyncBody(Struct, frozen=True):
     """All spaces at once; `sent_at` as in `PushBody`."""
 
@@ -102,6 +118,10 @@ def _no_extension(code: int, _data: memoryview) -> object:
 _DECODE: dict[tuple[str, type], Callable[[bytes], Any]] = {
     ("json", SyncBody): msgspec.json.Decoder(SyncBody).decode,
     ("json", PushBody): msgspec.json.Decoder(PushBody).decode,
+    ("json", PushMessageBody): msgspec.json.Decoder(PushMessageBody).decode,
+    ("msgpack", PushMessageBody): msgspec.msgpack.Decoder(
+        PushMessageBody, ext_hook=_no_extension
+    ).decode,
     ("msgpack", SyncBody): msgspec.msgpack.Decoder(SyncBody, ext_hook=_no_extension).decode,
     ("msgpack", PushBody): msgspec.msgpack.Decoder(PushBody, ext_hook=_no_extension).decode,
 }
@@ -132,7 +152,15 @@ def read_sync(source: Source, limits: Limits) -> SyncRequest:
 def read_push(source: Source, limits: Limits) -> Push:
     """Raises `BadRequest` for a broken envelope."""
     try:
-        return _read_push(source, limits)
+        return Push(**_read_push(source, limits, PushBody))
+    except RecursionError:
+        raise BadRequest("too_deep") from None
+
+
+def read_push_message(source: Source, limits: Limits) -> PushMessage:
+    """As `read_push`, of a message on a websocket."""
+    try:
+        return PushMessage(**_read_push(source, limits, PushMessageBody))
     except RecursionError:
         raise BadRequest("too_deep") from None
 
@@ -163,15 +191,14 @@ def _read_sync(source: Source, limits: Limits) -> SyncRequest:
     return request
 
 
-def _read_push(source: Source, limits: Limits) -> Push:
-    fast: PushBody | None = _fast(source, PushBody)
+def _read_push(source: Source, limits: Limits, kind: type[PushBody]) -> dict[str, Any]:
+    fast: PushBody | None = _fast(source, kind)
     if fast is not None:
         part = _space(fast, limits)
     else:
-        part = _space_from_tree(PushBody, _tree(source), limits, source)
-    request = Push(**part)
-    _check_count(len(request.changes), limits)
-    return request
+        part = _space_from_tree(kind, _tree(source), limits, source)
+    _check_count(len(part["changes"]), limits)
+    return part
 
 
 def _fast(source: Source, kind: type) -> Any:

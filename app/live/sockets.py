@@ -98,6 +98,8 @@ class Peer:
     `refused`, which must not block, may come while `received` waits for something.
     """
 
+    __slots__ = ()
+
     def opened(self, socket: Socket) -> None:
         """Before the first message, in a greenlet: it may block."""
 
@@ -534,9 +536,9 @@ def install(app: Flask, most: int) -> None:
     app.config["SOCK_SERVER_OPTIONS"] = {"thread_class": _NoThread}
 
 
-def sockets() -> Sockets:
-    """The sockets of the app that answers now."""
-    found: Sockets = current_app.extensions[EXTENSION]
+def sockets(app: Flask | None = None) -> Sockets:
+    """The sockets of the app; of the one that answers now, where none is given."""
+    found: Sockets = (app or current_app).extensions[EXTENSION]
     return found
 
 

@@ -1,0 +1,157 @@
+"""What a cursor has not seen, read and written once for all the devices that stand there.
+
+Promises: at most READERS reads at a time, so that a thousand devices that come back leave the
+database to others too; who asks after a read has begun is not given its answer, but one that was
+begun later: so nobody misses what they were told of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
+from uuid import UUID
+
+import gevent
+import msgspec
+
+from app.access import Visit
+from app.auth import Principal
+from app.errors import sync_error
+from app.live.sockets import frame
+from app.pages import next_page
+from app.runtime import Runtime
+from storage import spaces
+from storage.engine import one_moment
+from storage.sql import cursor
+from sync.answers import SpaceAnswer
+from sync.errors import NotFound, SyncError
+from sync.messages import Delta
+from sync.requests import Pull
+from sync.session import Found, Missed
+
+log = logging.getLogger(__name__)
+
+READERS: Final = 4
+RETRY_SECONDS: Final = 1.0
+# Deltas kept for those that come to the same cursor a little later.
+CACHE_BYTES_MAX: Final = 16 * 2**20
+# So many get theirs, and then others have their turn.
+SENT_PER_TURN: Final = 256
+
+Format = Literal["json", "msgpack"]
+Listener = Callable[[Found | Missed], None]
+
+
+class Wanted(NamedTuple):
+    """Where devices stand, and how they call the space. `news` counts the hints of the space: a
+    delta kept from before the last one is not wanted any more.
+    """
+
+    space: UUID
+    news: int
+    name: str
+    epoch: int | None
+    cursor: int
+    page: str | None
+    format: Format
+
+
+def encoded(message: object, format_: Format) -> str | bytes:
+    """A message as a text or a binary frame holds it."""
+    if format_ == "msgpack":
+        return msgspec.msgpack.encode(message)
+    return msgspec.json.encode(message).decode()
+
+
+class Feed:
+    """The reads of a worker."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._waiting: OrderedDict[Wanted, tuple[Principal, list[Listener]]] = OrderedDict()
+        self._readers = 0
+        self._kept: OrderedDict[Wanted, Found] = OrderedDict()
+        self._kept_bytes = 0
+
+    def want(self, wanted: Wanted, who: Principal, listener: Listener) -> None:
+        """Call the listener with what was found, soon."""
+        self._waiting.setdefault(wanted, (who, []))[1].append(listener)
+        if self._readers < READERS:
+            self._readers += 1
+            gevent.spawn(self._read_all)
+
+    def _read_all(self) -> None:
+        try:
+            while self._waiting:
+                wanted, (who, listeners) = self._waiting.popitem(last=False)
+                self._deliver(self._found(wanted, who), listeners)
+        finally:
+            self._readers -= 1
+
+    def _deliver(self, found: Found | Missed, listeners: list[Listener]) -> None:
+        if isinstance(found, Missed) and not found.anew:
+            # The database is away, or the space: ask again a little later.
+            gevent.sleep(RETRY_SECONDS)
+        for number, listener in enumerate(listeners, 1):
+            try:
+                listener(found)
+            except Exception as error:  # noqa: BLE001 - the others want theirs
+                sync_error(error)
+            if number % SENT_PER_TURN == 0:
+                gevent.sleep(0)
+
+    def _found(self, wanted: Wanted, who: Principal) -> Found | Missed:
+        kept = self._kept.get(wanted)
+        if kept is not None:
+            return kept
+        try:
+            found = self._read(wanted, who)
+        except SyncError as error:
+            return Missed(wanted.name, anew=error.code == "bad_page")
+        except Exception as error:  # noqa: BLE001 - logged; devices go on from their cursors
+            sync_error(error)
+            return Missed(wanted.name)
+        self._keep(wanted, found)
+        return found
+
+    def _read(self, wanted: Wanted, who: Principal) -> Found:
+        visit = Visit(who, 0, raw=wanted.format == "json")
+        part = Pull(wanted.epoch, wanted.cursor, wanted.page)
+        with one_moment(self._runtime.engine) as connection:
+            cur = cursor(connection)
+            # Whether each of the devices may see the space is looked after by rights.py.
+            space = spaces.open_space(cur, who.user_id, who.device_id, wanted.space, lock=False)
+            if space is None:
+                raise NotFound("not_found")
+            answer = next_page(cur, space, visit, part, self._runtime.limits)
+        return _found(wanted, answer)
+
+    def _keep(self, wanted: Wanted, found: Found) -> None:
+        self._kept[wanted] = found
+        self._kept_bytes += len(found.message or b"")
+        while self._kept_bytes > CACHE_BYTES_MAX:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= len(dropped.message or b"")
+
+
+def _found(wanted: Wanted, answer: SpaceAnswer) -> Found:
+    # The members of an answer that is no error are all there.
+    told = msgspec.structs.asdict(answer)
+    page, reset, records = told["page"], told["reset"], told["records"]
+    moved = page or reset or records or told["cursor"] != wanted.cursor
+    delta = Delta(
+        space=wanted.name,
+        epoch=told["epoch"],
+        from_=wanted.cursor,
+        records=records,
+        cursor=told["cursor"],
+        partial=page is not None,
+        reset=reset,
+        clock=told["clock"],
+    )
+    message = frame(encoded(delta, wanted.format)) if moved else None
+    return Found(
+        wanted.name, wanted.cursor, wanted.page, told["epoch"], told["cursor"], page, message
+    )

@@ -1,0 +1,357 @@
+"""The live conversation: `step(state, message) → (state, effects)`. Pure.
+
+What arrives is a message of the device or an event of the server's own; what comes out is what to
+do, in order. Promises: nothing is done for a device before its token was checked and it said
+hello; in each space the deltas go on exactly where the last one ended, whatever was told, lost or
+repeated in between; nothing is read for a device that has not taken what it was sent; at most one
+delta of a space is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sync.errors import BadRequest, SyncError, Unauthenticated
+from sync.messages import (
+    Ack,
+    Asked,
+    Hello,
+    Ping,
+    Pong,
+    Presence,
+    Ready,
+    Token,
+    TokenExpiring,
+    error_message,
+)
+from sync.requests import PushMessage
+
+# A device has so long to show a token, and is warned so long before it ends.
+HELLO_MS: Final = 10_000
+WARN_MS: Final = 60_000
+
+
+class Following(Struct, frozen=True):
+    """A space that the device follows, and where the stream to it stands. `page`: within a
+    transfer. `behind`: there is more. `reading`: a read is on its way.
+    """
+
+    space: str
+    epoch: int | None
+    cursor: int
+    page: str | None = None
+    behind: bool = False
+    reading: bool = False
+
+
+class Session(Struct, frozen=True):
+    """`until`: when the token ends, None before one was checked; times in ms since 1970."""
+
+    began: int
+    until: int | None = None
+    greeted: bool = False
+    warned: bool = False
+    spaces: Mapping[str, Following] = {}
+
+
+# Events of the server's own -------------------------------------------------------------------
+
+
+class Admitted(Struct, frozen=True):
+    """The token is good until then."""
+
+    until: int
+
+
+class Place(Struct, frozen=True):
+    """A space as it was found, by its id. `newest`: (epoch, head) after hints began to come."""
+
+    space: str
+    epoch: int
+    head: int
+    newest: tuple[int, int]
+
+
+class Opened(Struct, frozen=True):
+    """What became of the spaces of a hello, by the names that the device used."""
+
+    server_time: int
+    limits: dict[str, int]
+    asked: Mapping[str, Asked]
+    found: Mapping[str, Place | SyncError]
+
+
+class Told(Struct, frozen=True):
+    """The space advanced."""
+
+    name: str
+
+
+class Found(Struct, frozen=True):
+    """A delta that was read, from `cursor` and `page` on. `message`: it, as it is sent; None: it
+    holds nothing.
+    """
+
+    name: str
+    cursor: int
+    page: str | None
+    next_epoch: int
+    next_cursor: int
+    next_page: str | None
+    message: Any
+
+
+class Missed(Struct, frozen=True):
+    """A read came to nothing. `anew`: the transfer can't go on, it starts again."""
+
+    name: str
+    anew: bool = False
+
+
+class Lost(Struct, frozen=True):
+    """The device may not follow the space any more."""
+
+    name: str
+    error: SyncError
+
+
+class Drained(Struct, frozen=True):
+    """The device has taken all that it was sent."""
+
+
+class Tick(Struct, frozen=True):
+    now: int
+
+
+# Effects --------------------------------------------------------------------------------------
+
+
+class Check(Struct, frozen=True):
+    """The token: `Admitted`, or the end."""
+
+    token: str
+
+
+class Open(Struct, frozen=True):
+    """Look for the spaces, and have their hints come: `Opened`."""
+
+    asked: Mapping[str, Asked]
+
+
+class Leave(Struct, frozen=True):
+    """No more hints of this space."""
+
+    name: str
+
+
+class Send(Struct, frozen=True):
+    message: Any
+
+
+class Read(Struct, frozen=True):
+    """What the cursor has not seen: `Found` or `Missed`."""
+
+    name: str
+    space: str
+    epoch: int | None
+    cursor: int
+    page: str | None
+
+
+class Apply(Struct, frozen=True):
+    """Push; the answer is `Pushed` or an error with its `ref`."""
+
+    push: PushMessage
+
+
+class Remember(Struct, frozen=True):
+    """The device has applied so much."""
+
+    space: str
+    epoch: int
+    cursor: int
+
+
+class Show(Struct, frozen=True):
+    """The device's presence."""
+
+    name: str
+    state: dict[str, Any] | None
+
+
+class Refuse(Struct, frozen=True):
+    """Tell the error, and close where its kind closes."""
+
+    error: SyncError
+
+
+Effect = Check | Open | Leave | Send | Read | Apply | Remember | Show | Refuse
+Step = tuple[Session, list[Effect]]
+
+
+def step(session: Session, message: Any, *, ready: bool = True) -> Step:
+    """What a message or an event makes of the session. `ready`: nothing waits for the device."""
+    if not session.greeted and isinstance(message, PushMessage | Ack | Presence):
+        error = "token_missing" if session.until is None else None
+        return session, [Refuse(Unauthenticated(error) if error else BadRequest("hello_first"))]
+    return _TABLE[type(message)](session, message, ready)
+
+
+def _hello(session: Session, hello: Hello, _ready: bool) -> Step:
+    if hello.token is None and session.until is None:
+        return session, [Refuse(Unauthenticated("token_missing"))]
+    check: list[Effect] = [Check(hello.token)] if hello.token is not None else []
+    left = [name for name in session.spaces if name not in hello.spaces]
+    kept = {name: at for name, at in session.spaces.items() if name in hello.spaces}
+    leaving = [Leave(name) for name in left]
+    return replace(session, spaces=kept), [*check, *leaving, Open(hello.spaces)]
+
+
+def _token(session: Session, message: Token, _ready: bool) -> Step:
+    return session, [Check(message.token)]
+
+
+def _admitted(session: Session, event: Admitted, _ready: bool) -> Step:
+    return replace(session, until=event.until, warned=False), []
+
+
+def _opened(session: Session, event: Opened, _ready: bool) -> Step:
+    """Who followed a space already goes on where the stream stands."""
+    spaces = dict(session.spaces)
+    shown: dict[str, dict[str, Any]] = {}
+    effects: list[Effect] = []
+    for name, place in event.found.items():
+        if isinstance(place, SyncError):
+            shown[name] = {"error": place.as_dict()}
+            if spaces.pop(name, None) is not None:
+                effects.append(Leave(name))
+            continue
+        shown[name] = {"epoch": place.epoch, "head": place.head}
+        if name not in spaces:
+            asked = event.asked[name]
+            spaces[name] = following = _follow(place, asked)
+            if 0 < asked.cursor <= place.head and not following.page:
+                effects.append(Remember(place.space, asked.epoch or place.epoch, asked.cursor))
+    ready = Ready(event.server_time, event.limits, shown)
+    return replace(session, spaces=spaces, greeted=True), [Send(ready), *effects]
+
+
+def _follow(place: Place, asked: Asked) -> Following:
+    stands = (asked.epoch or place.epoch, asked.cursor)
+    return Following(place.space, asked.epoch, asked.cursor, behind=stands != place.newest)
+
+
+def _told(session: Session, event: Told, ready: bool) -> Step:
+    following = session.spaces.get(event.name)
+    if following is None or following.behind:
+        return session, []
+    return _read(session, event.name, replace(following, behind=True), ready)
+
+
+def _read(session: Session, name: str, following: Following, ready: bool) -> Step:
+    """The next read of the space, where there is more and the device can take it."""
+    effects: list[Effect] = []
+    if ready and following.behind and not following.reading:
+        at = following
+        effects = [Read(name, at.space, at.epoch, at.cursor, at.page)]
+        following = replace(following, behind=False, reading=True)
+    return replace(session, spaces={**session.spaces, name: following}), effects
+
+
+def _found(session: Session, event: Found, ready: bool) -> Step:
+    at = session.spaces.get(event.name)
+    if at is None or not at.reading:
+        return session, []
+    if not ready or (at.cursor, at.page) != (event.cursor, event.page):
+        # It falls back to its cursor: what can't be taken now is read when it can.
+        return _put(session, event.name, replace(at, reading=False, behind=True)), []
+    more = at.behind or event.next_page is not None
+    gone = Following(at.space, event.next_epoch, event.next_cursor, event.next_page, behind=more)
+    sent: list[Effect] = [] if event.message is None else [Send(event.message)]
+    return _put(session, event.name, gone), sent
+
+
+def _missed(session: Session, event: Missed, _ready: bool) -> Step:
+    at = session.spaces.get(event.name)
+    if at is None:
+        return session, []
+    again = replace(at, reading=False, behind=True, page=None if event.anew else at.page)
+    return _put(session, event.name, again), []
+
+
+def _put(session: Session, name: str, following: Following) -> Session:
+    return replace(session, spaces={**session.spaces, name: following})
+
+
+def _drained(session: Session, _event: Drained, ready: bool) -> Step:
+    effects: list[Effect] = []
+    for name, following in session.spaces.items():
+        if following.behind and not following.reading:
+            session, read = _read(session, name, following, ready)
+            effects += read
+    return session, effects
+
+
+def _lost(session: Session, event: Lost, _ready: bool) -> Step:
+    if event.name not in session.spaces:
+        return session, []
+    spaces = {name: at for name, at in session.spaces.items() if name != event.name}
+    told = Send(error_message(event.error, space=event.name))
+    return replace(session, spaces=spaces), [Leave(event.name), told]
+
+
+def _push(session: Session, message: PushMessage, _ready: bool) -> Step:
+    return session, [Apply(message)]
+
+
+def _ack(session: Session, message: Ack, _ready: bool) -> Step:
+    """What the device can't have got is not remembered."""
+    at = session.spaces.get(message.space)
+    if at is None or at.epoch is None or not 0 < message.cursor <= at.cursor:
+        return session, []
+    return session, [Remember(at.space, at.epoch, message.cursor)]
+
+
+def _presence(session: Session, message: Presence, _ready: bool) -> Step:
+    if message.space not in session.spaces:
+        error = BadRequest("bad_parameter", "Say hello to the space first.")
+        return session, [Send(error_message(error, space=message.space))]
+    return session, [Show(message.space, message.state)]
+
+
+def _ping(session: Session, _message: Ping, _ready: bool) -> Step:
+    return session, [Send(Pong())]
+
+
+def _tick(session: Session, event: Tick, _ready: bool) -> Step:
+    if session.until is None:
+        late = event.now - session.began > HELLO_MS
+        return session, [Refuse(Unauthenticated("token_missing"))] if late else []
+    left = session.until - event.now
+    if left <= 0:
+        return session, [Refuse(Unauthenticated("token_expired"))]
+    if left <= WARN_MS and not session.warned:
+        return replace(session, warned=True), [Send(TokenExpiring(left // 1000))]
+    return session, []
+
+
+_TABLE: Final[dict[type, Callable[[Session, Any, bool], Step]]] = {
+    Hello: _hello,
+    PushMessage: _push,
+    Ack: _ack,
+    Token: _token,
+    Presence: _presence,
+    Ping: _ping,
+    Admitted: _admitted,
+    Opened: _opened,
+    Told: _told,
+    Found: _found,
+    Missed: _missed,
+    Lost: _lost,
+    Drained: _drained,
+    Tick: _tick,
+}
