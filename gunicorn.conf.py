@@ -75,6 +75,13 @@ def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn's signa
     gc.set_threshold(CONTAINERS_BETWEEN_COLLECTIONS, 10, 10)
 
 
+def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's signature
+    """Write what is left of the devices' timelines."""
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        app.extensions["rejoin"].recorder.stop()
+
+
 def on_starting(server: object) -> None:  # noqa: ARG001 - gunicorn's signature
     """Go when `python -m app serve` goes, however it goes: a port must not stay taken."""
     parent = os.environ.get("REJOIN_PARENT")

@@ -12,7 +12,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth, errors, playground, routes, runtime
+from app import auth, errors, playground, recording, routes, runtime
 from app.live import routes as live
 from app.live import sockets
 from app.settings import Settings
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # A redirect would lose a phone a round trip, and a POST its body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    runtime.install(app, settings)
+    made = runtime.install(app, settings)
     auth.install(app, settings)
     errors.install(app)
     sockets.install(app, settings.live_sockets)
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     live.install(app)
     playground.install(app, settings)
     app.before_request(_stamp)
+    recording.install(app, lambda: made.recorder, auth.device_of_token)
     app.after_request(_secure)
     _trust_proxies(app, settings.trusted_proxies)
     return app

@@ -29,7 +29,7 @@ from sqlalchemy import Connection
 
 from app.settings import Settings
 from storage import accounts
-from sync.errors import Conflict, Unauthenticated
+from sync.errors import Conflict, Forbidden, Unauthenticated
 
 ROLES: Final = ("user", "support", "admin")
 # Ours have some 400: more than this is not looked at.
@@ -40,6 +40,17 @@ LEEWAY_SECONDS: Final = 5
 # Of the devices that a worker heard last; a kilobyte each.
 TOKENS_KEPT: Final = 4096
 EXTENSION: Final = "rejoin-tokens"
+
+# Besides PyJWT's own: what json, base64 and UUID say of garbage, nested deep or typed wrongly.
+NO_TOKEN: Final = (
+    PyJWTError,
+    JWTExtendedException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +140,7 @@ def _checked(token: str) -> tuple[Principal, float]:
         return _principal(claims), claims["exp"] + LEEWAY_SECONDS
     except ExpiredSignatureError:
         raise Unauthenticated("token_expired") from None
-    # Besides PyJWT's own: what json, base64 and UUID say of garbage, nested deep or typed wrongly.
-    except (
-        PyJWTError,
-        JWTExtendedException,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-    ):
+    except NO_TOKEN:
         raise Unauthenticated("token_invalid") from None
 
 
@@ -146,6 +148,29 @@ def _principal(claims: dict[str, Any]) -> Principal:
     if claims["type"] != "access" or claims["role"] not in ROLES or "exp" not in claims:
         raise ValueError("not an access token of ours")
     return Principal(UUID(claims["sub"]), UUID(claims["device"]), claims["role"])
+
+
+def device_of_token() -> UUID | None:
+    """The device that this request's token was made for, though it be expired; None: no token of
+    this server's. Tells where a refusal belongs, and opens nothing.
+    """
+    token = request.headers.get("Authorization", "").partition(" ")[2].strip()
+    if not token.isascii() or len(token) > TOKEN_CHARS_MAX:
+        return None
+    try:
+        return _principal(decode_token(token, allow_expired=True)).device_id
+    except NO_TOKEN:
+        return None
+
+
+def require_role(connection: Connection, least: str) -> Principal:
+    """Who asks, whose role is at least this one of ROLES; raises as `require_principal`, and
+    Forbidden.
+    """
+    principal = require_principal(connection)
+    if ROLES.index(principal.role) < ROLES.index(least):
+        raise Forbidden("forbidden", f"This asks for the role {least}.")
+    return principal
 
 
 def require_principal(connection: Connection) -> Principal:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import psycopg
 import sqlalchemy.exc
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from app import faults
@@ -158,7 +158,9 @@ def install(app: Flask) -> None:
 def _handle(error: Exception) -> Response:
     if isinstance(error, HTTPException) and _is_answer(error):
         return cast("Response", error.get_response())
-    response = problem(sync_error(error))
+    told = sync_error(error)
+    g.refused = told.code  # for the device's timeline
+    response = problem(told)
     if isinstance(error, HTTPException):
         _keep_headers(response, error)
     return response

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from app.access import Visit, open_space, require_device
 from app.hints import Hints
 from app.pages import next_page, nothing_new, page_after
+from app.recording import Recorder
 from storage import journal, quarantine, records, replicas, spaces
 from storage.engine import one_moment, one_statement
 from storage.spaces import Space
@@ -37,6 +38,7 @@ class Exchange:
     engine: Engine
     limits: Limits
     hints: Hints
+    recorder: Recorder | None = None
 
     def sync(self, visit: Visit, request: SyncRequest) -> SyncAnswer:
         """Everything in one round trip; an error of one space harms no other."""
@@ -52,6 +54,8 @@ class Exchange:
         if not answers:
             with self.engine.begin() as connection:
                 require_device(cursor(connection), visit.who)
+        if self.recorder:
+            self.recorder.synced(visit, request, answers)
         return SyncAnswer(visit.received_at, answers)
 
     def _sync_space(self, visit: Visit, name: str, part: SpaceRequest) -> SpaceAnswer:
@@ -76,6 +80,8 @@ class Exchange:
             space = open_space(cur, visit.who, name, "write", lock=True)
             plan = push(cur, space, visit, part, self.limits)
         self._tell(space, plan)
+        if self.recorder:
+            self.recorder.pushed(visit, name, part, len(plan.rejected))
         return PushAnswer(space.epoch, plan.accepted, _told(plan), plan.head)
 
     def pull(self, visit: Visit, name: str, part: Pull, wait: float = 0) -> SpaceAnswer:

@@ -12,7 +12,7 @@ import uuid
 from datetime import timedelta
 from uuid import UUID
 
-from flask import request
+from flask import g, request
 from sqlalchemy import Connection
 
 from app import attempts, passwords
@@ -42,11 +42,14 @@ def log_in(login: Login) -> Session:
     Raises Unauthenticated (`bad_credentials`, `device_revoked`), TooMany, NotFound (another
     user's device), Conflict("device_fork").
     """
+    g.device_named, g.account_named = login.device_id, login.email
     user = _checked_user(login)
     with runtime().begin() as connection:
         device_id = _device(connection, user.id, login)
         tokens.revoke_of_device(connection, device_id, runtime().now())
-        return _session(connection, user, device_id, family=uuid.uuid4())
+        session = _session(connection, user, device_id, family=uuid.uuid4())
+    _note("login", device_id)
+    return session
 
 
 def renew(refresh_token: str) -> Session:
@@ -55,14 +58,19 @@ def renew(refresh_token: str) -> Session:
     Raises Unauthenticated (`token_invalid`, `token_expired`, `token_reused`, `device_revoked`),
     Conflict("device_fork").
     """
+    session: Session | None = None
     with runtime().begin() as connection:
         spent = tokens.spend(connection, refresh_token, runtime().now())
         if spent is None:
             raise Unauthenticated("token_invalid")
+        g.device_named = spent.device_id
         require_good_standing(spent.standing)
         if spent.verdict == "good":
             user = accounts.user_of_device(connection, spent.device_id)
-            return _session(connection, user, spent.device_id, spent.family)
+            session = _session(connection, user, spent.device_id, spent.family)
+    if session is not None:
+        _note("token_renewed", spent.device_id)
+        return session
     # Only after the commit: a token used twice has ended its family for good.
     raise Unauthenticated(f"token_{spent.verdict}")
 
@@ -82,6 +90,10 @@ def log_out(refresh_token: str | None) -> None:
         if device_id is not None:
             accounts.lock_device(connection, device_id)
             tokens.revoke_of_device(connection, device_id, runtime().now())
+
+
+def _note(kind: str, device_id: UUID) -> None:
+    runtime().recorder.happened(kind, device_id, runtime().now_ms())
 
 
 def _checked_user(login: Login) -> accounts.User:

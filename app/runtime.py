@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from app.exchange import Exchange
 from app.hints import Hints
+from app.recording import Recorder
 from app.relay import Relay, connect
 from app.settings import Settings
 from app.streams import Streams
@@ -38,8 +39,10 @@ class Runtime:
         self.hints = Hints()
         self.relay: Relay | None = None
         self.streams = Streams()
+        self._recorder: Recorder | None = None
         self._engine: Engine | None = None
         self._owner = 0
+        self._recorder_owner = 0
 
     @property
     def limits(self) -> Limits:
@@ -50,16 +53,28 @@ class Runtime:
     def engine(self) -> Engine:
         """This process' own engine."""
         if self._engine is None or self._owner != os.getpid():
-            if self.settings.database_url is None:
-                raise RuntimeError("no database: DATABASE_URL is not set, nor a server embedded")
-            self._engine = make_engine(self.settings.database_url, self.settings.pool_size)
+            self._engine = make_engine(self._database_url(), self.settings.pool_size)
             self._owner = os.getpid()
         return self._engine
 
     @property
+    def recorder(self) -> Recorder:
+        """What notes how the devices stand, in this process."""
+        if self._recorder is None or self._recorder_owner != os.getpid():
+            # A connection of its own: no request waits for one that a note needs.
+            self._recorder = Recorder(lambda: make_engine(self._database_url(), 1), self.now_ms)
+            self._recorder_owner = os.getpid()
+        return self._recorder
+
+    def _database_url(self) -> str:
+        if self.settings.database_url is None:
+            raise RuntimeError("no database: DATABASE_URL is not set, nor a server embedded")
+        return self.settings.database_url
+
+    @property
     def exchange(self) -> Exchange:
         """The way to the log."""
-        return Exchange(self.engine, self.limits, self.hints)
+        return Exchange(self.engine, self.limits, self.hints, self.recorder)
 
     def join_the_others(self) -> Relay:
         """Exchange hints with the other workers from now on. For a worker that serves."""

@@ -50,6 +50,8 @@ class Settings:
     redis_url: str | None
     support_email: str
     support_password: str | None
+    support_sees_values: bool
+    min_app_version: str
     trusted_proxies: int
     log_level: str
     demo: bool

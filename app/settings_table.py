@@ -7,6 +7,7 @@ with what to write.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,12 @@ def _password(text: str) -> str | None:
     if text and len(text) < PASSWORD_CHARS_MIN:
         raise ValueError(f"write at least {PASSWORD_CHARS_MIN} characters")
     return text or None
+
+
+def _version(text: str) -> str:
+    if text and not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,9}", text, re.ASCII):
+        raise ValueError("write numbers between dots, such as 4.2.0")
+    return text
 
 
 SETTINGS: Final = (
@@ -238,6 +245,22 @@ SETTINGS: Final = (
         "Its password: 8 characters or more. Development makes one on the first run and keeps it"
         " in the data folder; without one, production makes no such account.",
         secret=True,
+    ),
+    Setting(
+        "REJOIN_SUPPORT_SEES_VALUES",
+        "support_sees_values",
+        _on_off,
+        "off",
+        "`on` lets the role `support` open what customers wrote; each opening is audited. `off`"
+        " shows it names, sizes and hashes. The role `admin` may open values either way.",
+    ),
+    Setting(
+        "REJOIN_MIN_APP_VERSION",
+        "min_app_version",
+        _version,
+        "",
+        "Apps below this version are a finding for support staff, such as `4.2.0`. None: any is"
+        " fine. Nothing is refused for it.",
     ),
     Setting(
         "REJOIN_TRUSTED_PROXIES",

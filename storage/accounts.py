@@ -235,8 +235,10 @@ def revoke_device(connection: Connection, user_id: UUID, device_id: UUID, now: d
 
 
 _DEVICES: Final = text("""
-    SELECT id, name, platform, app_version, replaces, created_at, seen_at, frozen_at, revoked_at
-    FROM devices WHERE user_id = :user_id ORDER BY created_at, id
+    SELECT d.id, d.name, d.platform, d.app_version, d.replaces, d.created_at,
+           greatest(d.seen_at, to_timestamp(s.seen_at / 1000.0)), d.frozen_at, d.revoked_at
+    FROM devices d LEFT JOIN device_states s ON s.device_id = d.id
+    WHERE d.user_id = :user_id ORDER BY d.created_at, d.id
 """)
 
 

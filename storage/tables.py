@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -49,6 +50,13 @@ def _time(name: str) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=False, server_default=_now)
 
 
+def _searched(name: str) -> Index:
+    """For what is searched by how it begins, in any case."""
+    lower = func.lower(text(name)).label("lower")
+    ops = {"lower": "text_pattern_ops"}
+    return Index(f"devices_{name}_idx", lower, postgresql_ops=ops)
+
+
 # Accounts -----------------------------------------------------------------------------------
 
 users = Table(
@@ -79,6 +87,10 @@ devices = Table(
     _time("created_at"),
     _time("seen_at"),
     Index(None, "user_id"),
+    # What support staff search by, from the beginning of the text on.
+    _searched("name"),
+    _searched("platform"),
+    _searched("app_version"),
 )
 
 refresh_tokens = Table(
@@ -163,6 +175,8 @@ replicas = Table(
     Column("cursor", BigInteger, nullable=False, server_default="0"),
     Column("cursor_epoch", Integer, nullable=False, server_default="1"),
     _time("cursor_at"),
+    # Support asked the device to reset where its cursor is below this.
+    Column("reset_below", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("space_id", "number"),
     UniqueConstraint("space_id", "device_id"),
     Index(None, "device_id"),
@@ -192,6 +206,9 @@ changes = Table(
     Column("conflicts", JSONB),
     PrimaryKeyConstraint("space_id", "position"),
     UniqueConstraint("space_id", "replica", "counter"),
+    Index(
+        "changes_met_idx", "space_id", "position", postgresql_where=text("conflicts IS NOT NULL")
+    ),
 )
 
 records = Table(
@@ -214,6 +231,15 @@ records = Table(
     Column("causality", LargeBinary, nullable=False),
     PrimaryKeyConstraint("space_id", "collection", "id"),
     Index(None, "space_id", "position"),
+    # Few records are in either: the conflicts that staff look at, the tombstones that wait.
+    Index(
+        "records_conflicts_idx",
+        "space_id",
+        "collection",
+        "id",
+        postgresql_where=text("conflicts > 0"),
+    ),
+    Index("records_tombstones_idx", "space_id", postgresql_where=text("deleted")),
 )
 
 quarantine = Table(
@@ -230,7 +256,19 @@ quarantine = Table(
     # {"code", "detail", "op"?, …}.
     Column("error", JSONB, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    # What staff made of it: replayed as the change at a position, or given up. None: open.
+    Column("settled", Text),
+    Column("settled_at", BigInteger),
+    Column("replayed_as", BigInteger),
     PrimaryKeyConstraint("space_id", "replica", "counter"),
+    CheckConstraint("settled IN ('replayed', 'discarded')", name="settled"),
+    Index(
+        "quarantine_open_idx",
+        "space_id",
+        "replica",
+        "counter",
+        postgresql_where=text("settled IS NULL"),
+    ),
 )
 
 discarded = Table(
@@ -244,4 +282,89 @@ discarded = Table(
     Column("last", BigInteger, nullable=False),
     _time("created_at"),
     PrimaryKeyConstraint("space_id", "replica", "first"),
+)
+
+# What support staff see ---------------------------------------------------------------------
+
+# Times are milliseconds since 1970, as in the log.
+device_states = Table(
+    "device_states",
+    metadata,
+    Column("device_id", UUID(as_uuid=True), ForeignKey("devices.id"), primary_key=True),
+    # Written by each worker's recorder, a second or so after it happened.
+    Column("seen_at", BigInteger, nullable=False),
+    Column("pushed_at", BigInteger),
+    # The last answer that was no reset.
+    Column("pulled_at", BigInteger),
+    # The server's clock less the device's.
+    Column("clock_offset", BigInteger),
+    # As the device reported: how many changes wait on it, the oldest of them, and when it said so.
+    Column("pending", BigInteger),
+    Column("oldest_pending_at", BigInteger),
+    Column("reported_at", BigInteger),
+    # The worker that holds its socket; "" is none.
+    Column("worker", Text, nullable=False, server_default=""),
+    # Written by the sweep: changes by others that it has not applied, the most in any space.
+    Column("behind", BigInteger, nullable=False, server_default="0"),
+    Column("behind_since", BigInteger),
+    Column("growing_since", BigInteger),
+    Index("device_states_online_idx", "device_id", postgresql_where=text("worker <> ''")),
+    Index("device_states_behind_idx", "behind", postgresql_where=text("behind > 0")),
+)
+
+device_flags = Table(
+    "device_flags",
+    metadata,
+    # `lagging`, `stuck`, `silent`, `quarantined`, `conflicts`, `clock_off`, `revoked`.
+    Column("flag", Text(collation="C"), nullable=False),
+    Column("device_id", UUID(as_uuid=True), ForeignKey("devices.id"), nullable=False),
+    PrimaryKeyConstraint("flag", "device_id"),
+    Index(None, "device_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # What happened within one minute, counted: a device has few rows however often it asks.
+    Column("device_id", UUID(as_uuid=True), ForeignKey("devices.id"), nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("kind", Text(collation="C"), nullable=False),
+    Column("code", Text(collation="C"), nullable=False),
+    # All zeros where it is about no one space.
+    Column("space_id", UUID(as_uuid=True), nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    PrimaryKeyConstraint("device_id", "minute", "kind", "code", "space_id"),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # Append-only: triggers of the migration refuse UPDATE, DELETE and TRUNCATE. It names people,
+    # devices and spaces by their ids and holds no value, so that erasing a user leaves it whole.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", UUID(as_uuid=True)),
+    Column("action", Text(collation="C"), nullable=False),
+    Column("user_id", UUID(as_uuid=True)),
+    Column("device_id", UUID(as_uuid=True)),
+    Column("space_id", UUID(as_uuid=True)),
+    Column("reason", Text, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
 )

@@ -29,8 +29,9 @@ class SpaceConverter(BaseConverter):
 
 def install(app: Flask) -> None:
     """Add all routes."""
+    from app.admin import routes as admin
     from app.routes import accounts, devices, info, spaces, sync
 
     app.url_map.converters["space"] = SpaceConverter
-    for module in (accounts, devices, spaces, sync, info):
+    for module in (accounts, devices, spaces, sync, info, admin):
         app.register_blueprint(module.blueprint)

@@ -114,7 +114,9 @@ def pull(space: SpaceRef) -> Response:
     """
     visit, query = _visit(), read_query(PullQuery())
     wait = min(query.wait, runtime().limits.wait_seconds)
-    return answer(runtime().exchange.pull(visit, str(space), query.pull(), wait))
+    found = runtime().exchange.pull(visit, str(space), query.pull(), wait)
+    runtime().recorder.pulled(visit, str(space), query.pull(), found)
+    return answer(found)
 
 
 @blueprint.get("/spaces/<space:space>/snapshot")

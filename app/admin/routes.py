@@ -1,0 +1,98 @@
+"""`/v1/admin`: questions, for the roles `support` and `admin`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from flask import Blueprint, Response
+from sqlalchemy import Connection
+
+from app.admin import devices, users
+from app.admin.answers import (
+    DevicesFound,
+    DeviceShown,
+    Diagnosis,
+    Timeline,
+    UserFound,
+    UsersFound,
+)
+from app.admin.shapes import DevicesQuery, PagedQuery, UsersQuery
+from app.auth import require_role
+from app.openapi import describe
+from app.runtime import runtime
+from app.wire import answer, read_query
+from sync.errors import Forbidden
+
+blueprint = Blueprint("admin", __name__, url_prefix="/v1/admin")
+
+
+@contextmanager
+def asked(least: str = "support") -> Iterator[Connection]:
+    """A transaction of one who has the role; raises Unauthenticated, Forbidden."""
+    with runtime().begin() as connection:
+        require_role(connection, least)
+        yield connection
+
+
+@blueprint.get("/users")
+@describe("Find users", query=UsersQuery, answer=UsersFound, errors=[Forbidden, "bad_page"])
+def list_users() -> Response:
+    """By how their email begins, or by id."""
+    wanted = read_query(UsersQuery())
+    with asked() as connection:
+        found = users.users(connection, wanted.email, wanted.id, wanted.page, wanted.limit)
+    return answer(found)
+
+
+@blueprint.get("/users/<uuid:user>")
+@describe("Show a user", answer=UserFound, errors=[Forbidden])
+def show_user(user: UUID) -> Response:
+    """With the numbers of devices and spaces."""
+    with asked() as connection:
+        found = users.user(connection, user)
+    return answer(found)
+
+
+@blueprint.get("/devices")
+@describe("Find devices", query=DevicesQuery, answer=DevicesFound, errors=[Forbidden, "bad_page"])
+def list_devices() -> Response:
+    """Lag and states are those of the last sweep, some 15 seconds ago."""
+    wanted = read_query(DevicesQuery())
+    with asked() as connection:
+        found = devices.devices(
+            connection, wanted.query, runtime().now_ms(), wanted.page, wanted.limit
+        )
+    return answer(found)
+
+
+@blueprint.get("/devices/<uuid:device>")
+@describe("Show a device in its spaces", answer=DeviceShown, errors=[Forbidden])
+def show_device(device: UUID) -> Response:
+    """Cursor against head in each of its user's spaces, looked up at this moment."""
+    with asked() as connection:
+        found = devices.device(connection, device, runtime().now_ms())
+    return answer(found)
+
+
+@blueprint.get("/devices/<uuid:device>/diagnosis")
+@describe("Why is this device stuck?", answer=Diagnosis, errors=[Forbidden])
+def diagnose_device(device: UUID) -> Response:
+    """Ranked findings, each with its evidence and the next step; a healthy device has none."""
+    least = runtime().settings.min_app_version
+    with asked() as connection:
+        found = devices.diagnosis(connection, device, runtime().now_ms(), least)
+    return answer(found)
+
+
+@blueprint.get("/devices/<uuid:device>/events")
+@describe(
+    "Read a device's timeline", query=PagedQuery, answer=Timeline, errors=[Forbidden, "bad_page"]
+)
+def read_timeline(device: UUID) -> Response:
+    """The newest first; what happened within one minute stands in one row, counted."""
+    wanted = read_query(PagedQuery())
+    with asked() as connection:
+        found = devices.timeline(connection, device, wanted.page, wanted.limit)
+    return answer(found)
