@@ -108,7 +108,7 @@ def page(
         "bytes": size,
     }
     cur.execute(_IN_ORDER)
-    cur.execute(_PAGE, values)
+    cur.execute(_PAGE, values, binary=True)
     return [_stored(row) for row in cur.fetchall()]
 
 
