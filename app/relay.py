@@ -46,6 +46,8 @@ class Relay:
     def __init__(self, channel: Channel) -> None:
         self.worker = secrets.token_hex(4)
         self._channel = channel
+        # When each of the other workers was last heard, by time.monotonic.
+        self.heard: dict[str, float] = {}
         self._receivers: dict[str, Receiver] = {}
         self._returned: list[Callable[[], None]] = []
         self._pending: dict[tuple[str, str], Any] = {}
@@ -104,6 +106,7 @@ class Relay:
         try:
             worker, items = json.loads(payload)
             if worker != self.worker:
+                self.heard[worker] = time.monotonic()
                 for topic, key, value in items:
                     if topic in self._receivers:
                         self._receivers[topic](worker, key, value)

@@ -16,6 +16,8 @@ import gevent
 from gevent import Greenlet, Timeout, getcurrent
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.live.hub import Hub
+from app.live.routes import EXTENSION as HUB
 from app.live.sockets import EXTENSION, Sockets
 from app.runtime import EXTENSION as RUNTIME
 from app.runtime import Runtime
@@ -77,7 +79,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         runtime: Runtime = self.wsgi.extensions[RUNTIME]
-        runtime.join_the_others()
+        hub: Hub = self.wsgi.extensions[HUB]
+        hub.presences.join(runtime.join_the_others())
         super().run()
         # Requests have ended; the websockets may still say goodbye.
         self._drain().join(DRAIN_SECONDS)

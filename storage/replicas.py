@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from storage.sql import Cursor
@@ -53,6 +53,37 @@ def acknowledge(cur: Cursor, space: UUID, replica: Replica, cursor: int, epoch: 
     """Remembers what the device has applied, for compaction and for support staff."""
     values = {"space": space, "replica": replica, "cursor": cursor, "epoch": epoch}
     cur.execute(_ACKNOWLEDGE, values)
+
+
+class Acknowledged(NamedTuple):
+    """What a device has applied of a space."""
+
+    space: UUID
+    device: UUID
+    epoch: int
+    cursor: int
+
+
+_ACKNOWLEDGE_ALL: Final = """
+    WITH told AS (
+        SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[])
+            AS told (space_id, device_id, epoch, cursor)
+    ), moved AS (
+        UPDATE replicas r SET cursor = told.cursor, cursor_epoch = told.epoch, cursor_at = now()
+        FROM told WHERE r.space_id = told.space_id AND r.device_id = told.device_id
+          AND (r.cursor, r.cursor_epoch) <> (told.cursor, told.epoch)
+    )
+    SELECT told.space_id, told.device_id FROM told
+    WHERE NOT EXISTS (SELECT FROM replicas r
+                      WHERE r.space_id = told.space_id AND r.device_id = told.device_id)
+"""
+
+
+def acknowledge_all(cur: Cursor, told: Sequence[Acknowledged]) -> list[tuple[UUID, UUID]]:
+    """As `acknowledge`, of many; returns (space, device) of those that have no number yet."""
+    columns = [list(column) for column in zip(*told, strict=True)] or [[], [], [], []]
+    cur.execute(_ACKNOWLEDGE_ALL, columns)
+    return cur.fetchall()
 
 
 _CLOCK: Final = """

@@ -37,7 +37,8 @@ WARN_MS: Final = 60_000
 
 class Following(Struct, frozen=True):
     """A space that the device follows, and where the stream to it stands. `page`: within a
-    transfer. `behind`: there is more. `reading`: a read is on its way.
+    transfer. `behind`: there is more. `reading`: a read is on its way. `unseen`: what others show
+    of themselves was not told.
     """
 
     space: str
@@ -46,6 +47,7 @@ class Following(Struct, frozen=True):
     page: str | None = None
     behind: bool = False
     reading: bool = False
+    unseen: bool = False
 
 
 class Session(Struct, frozen=True):
@@ -119,6 +121,14 @@ class Lost(Struct, frozen=True):
     error: SyncError
 
 
+class Seen(Struct, frozen=True):
+    """Another device shows itself, or, `gone`, does not any more."""
+
+    name: str
+    message: Any
+    gone: bool
+
+
 class Drained(Struct, frozen=True):
     """The device has taken all that it was sent."""
 
@@ -183,13 +193,19 @@ class Show(Struct, frozen=True):
     state: dict[str, Any] | None
 
 
+class ShowOthers(Struct, frozen=True):
+    """What the others in the space show, now: `Seen` of each."""
+
+    name: str
+
+
 class Refuse(Struct, frozen=True):
     """Tell the error, and close where its kind closes."""
 
     error: SyncError
 
 
-Effect = Check | Open | Leave | Send | Read | Apply | Remember | Show | Refuse
+Effect = Check | Open | Leave | Send | Read | Apply | Remember | Show | ShowOthers | Refuse
 Step = tuple[Session, list[Effect]]
 
 
@@ -233,8 +249,9 @@ def _opened(session: Session, event: Opened, _ready: bool) -> Step:
         shown[name] = {"epoch": place.epoch, "head": place.head}
         if name not in spaces:
             asked = event.asked[name]
-            spaces[name] = following = _follow(place, asked)
-            if 0 < asked.cursor <= place.head and not following.page:
+            spaces[name] = _follow(place, asked)
+            effects.append(ShowOthers(name))
+            if 0 < asked.cursor <= place.head:
                 effects.append(Remember(place.space, asked.epoch or place.epoch, asked.cursor))
     ready = Ready(event.server_time, event.limits, shown)
     return replace(session, spaces=spaces, greeted=True), [Send(ready), *effects]
@@ -287,8 +304,22 @@ def _put(session: Session, name: str, following: Following) -> Session:
     return replace(session, spaces={**session.spaces, name: following})
 
 
+def _seen(session: Session, event: Seen, ready: bool) -> Step:
+    """Told at once or, but for who has gone, when the device has taken what it was sent."""
+    at = session.spaces.get(event.name)
+    if at is None:
+        return session, []
+    if ready or event.gone:
+        return session, [Send(event.message)]
+    return _put(session, event.name, replace(at, unseen=True)), []
+
+
 def _drained(session: Session, _event: Drained, ready: bool) -> Step:
     effects: list[Effect] = []
+    for name, following in session.spaces.items():
+        if following.unseen and ready:
+            session = _put(session, name, replace(following, unseen=False))
+            effects.append(ShowOthers(name))
     for name, following in session.spaces.items():
         if following.behind and not following.reading:
             session, read = _read(session, name, following, ready)
@@ -352,6 +383,7 @@ _TABLE: Final[dict[type, Callable[[Session, Any, bool], Step]]] = {
     Found: _found,
     Missed: _missed,
     Lost: _lost,
+    Seen: _seen,
     Drained: _drained,
     Tick: _tick,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,14 +14,15 @@ from app.auth import Principal, admitted
 from app.errors import close_code
 from app.live.feed import Format, Wanted, encoded
 from app.live.hub import Hub
-from app.live.sockets import Peer, Socket
+from app.live.presence import Shown
+from app.live.sockets import Peer, Socket, frame
 from app.trees import Body, Doubled, parse_tree
 from storage import notify
 from storage.engine import one_statement
 from storage.sql import Cursor, cursor
 from sync import session as live
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
-from sync.messages import SMALL_BYTES, Asked, Pushed, error_message, read_message
+from sync.messages import SMALL_BYTES, Asked, Present, Pushed, error_message, read_message
 from sync.requests import PushMessage, Source
 from sync.session import Session, step
 
@@ -32,11 +33,12 @@ STRANGERS_BYTES: Final = SMALL_BYTES
 class Device(Peer):
     """One socket of a device. `who` is None until its token was checked."""
 
-    __slots__ = ("_format", "_hub", "_session", "_socket", "_spaces", "who")
+    __slots__ = ("_format", "_hub", "_session", "_socket", "_spaces", "key", "who")
 
     def __init__(self, hub: Hub, who: Principal | None, until: int | None) -> None:
         self.who = who
         self._hub = hub
+        self.key = hub.new_key()
         self._session = Session(began=hub.runtime.now_ms(), until=until)
         self._format: Format | None = None
         self._socket: Socket | None = None
@@ -90,6 +92,14 @@ class Device(Peer):
     def told(self, name: str) -> None:
         self._happen(live.Told(name))
 
+    def sees(self, name: str, shown: Shown, written: dict[tuple[str, str], bytes]) -> None:
+        format_ = self._format or "json"
+        message = written.get((name, format_))
+        if message is None:
+            seen = Present(name, shown.device, shown.state)
+            message = written[name, format_] = frame(encoded(seen, format_))
+        self._do(live.Seen(name, message, shown.state is None))
+
     def held_spaces(self) -> Collection[UUID]:
         return self._spaces.values()
 
@@ -120,26 +130,7 @@ class Device(Peer):
         self._session, effects = step(self._session, event, ready=socket.idle)
         for effect in effects:
             if socket.open:
-                self._perform(effect)
-
-    def _perform(self, effect: live.Effect) -> None:
-        match effect:
-            case live.Send():
-                self._send(effect.message)
-            case live.Read():
-                self._read(effect)
-            case live.Apply():
-                self._push(effect.push)
-            case live.Check():
-                self._check(effect.token)
-            case live.Open():
-                self._open(effect.asked)
-            case live.Leave():
-                self._leave(effect.name)
-            case live.Refuse():
-                self._refuse(effect.error)
-            case live.Remember() | live.Show():
-                pass
+                _PERFORM[type(effect)](self, effect)
 
     def _send(self, message: Any) -> None:
         assert self._socket is not None  # noqa: S101 - for mypy
@@ -229,9 +220,22 @@ class Device(Peer):
                 newest = stands.get(self._spaces[name], place.newest)
                 found[name] = live.Place(place.space, place.epoch, place.head, newest)
 
+    def _remember(self, told: live.Remember) -> None:
+        self._hub.acks.remember(self._principal(), UUID(told.space), told.epoch, told.cursor)
+
+    def _show_others(self, name: str) -> None:
+        for shown in self._hub.presences.others(self._spaces[name], self.key):
+            self.sees(name, shown, {})
+
+    def _show(self, name: str, state: dict[str, Any] | None) -> None:
+        who = self._principal()
+        self._hub.presences.show(self._spaces[name], self.key, str(who.device_id), state)
+
     def _leave(self, name: str) -> None:
-        space = self._spaces.pop(name, None)
+        space = self._spaces.get(name)
         if space is not None:
+            self._show(name, None)
+            del self._spaces[name]
             self._hub.leave(space, self, name)
 
 
@@ -248,3 +252,17 @@ def _place(cur: Cursor, who: Principal, name: str, asked: Asked) -> live.Place |
             raise
         return error
     return live.Place(str(space.id), space.epoch, space.head, (space.epoch, space.head))
+
+
+_PERFORM: Final[dict[type, Callable[[Device, Any], None]]] = {
+    live.Send: lambda device, send: device._send(send.message),
+    live.Read: Device._read,
+    live.Apply: lambda device, apply: device._push(apply.push),
+    live.Check: lambda device, check: device._check(check.token),
+    live.Open: lambda device, open_: device._open(open_.asked),
+    live.Leave: lambda device, leave: device._leave(leave.name),
+    live.Refuse: lambda device, refuse: device._refuse(refuse.error),
+    live.Remember: Device._remember,
+    live.Show: lambda device, show: device._show(show.name, show.state),
+    live.ShowOthers: lambda device, show: device._show_others(show.name),
+}

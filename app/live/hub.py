@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from secrets import token_hex
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -18,7 +19,9 @@ import gevent
 from flask import Flask
 
 from app.hints import Stand, Watch
+from app.live.acks import Acks
 from app.live.feed import Feed
+from app.live.presence import Presences, Viewer
 from app.live.rights import Rights
 from app.live.sockets import Sockets
 from app.runtime import Runtime
@@ -26,7 +29,7 @@ from app.runtime import Runtime
 TOLD_PER_TURN: Final = 256
 
 
-class Member(Protocol):
+class Member(Viewer, Protocol):
     """A socket that follows spaces."""
 
     def told(self, name: str) -> None:
@@ -63,16 +66,23 @@ class Hub:
     """One for each worker."""
 
     def __init__(self, app: Flask, runtime: Runtime, sockets: Sockets) -> None:
+        self._name, self._numbers = token_hex(4), count(1)
         self.app = app
         self.runtime = runtime
         self.sockets = sockets
         self.feed = Feed(runtime)
         self.rights = Rights()
+        self.acks = Acks(runtime)
+        self.presences = Presences(self)
         self.rooms: dict[UUID, Room] = {}
         self.devices: dict[UUID, set[Member]] = {}
         # Sockets that have not shown a token yet.
         self.strangers = 0
         self.on_change: Callable[[UUID, bool], None] | None = None
+
+    def new_key(self) -> str:
+        """A name for a socket, unlike any other of any worker."""
+        return f"{self._name}.{next(self._numbers)}"
 
     def follow(self, space: UUID, member: Member, name: str, seen: Stand) -> None:
         """Tell the member of what happens in the space after `seen`, and perhaps before."""
@@ -81,6 +91,7 @@ class Hub:
             room = self.rooms[space] = Room(space)
             room.watch.seen = seen
             self.runtime.hints.add(room.watch)
+            self.presences.ask(space)
         room.members[member, name] = None
 
     def leave(self, space: UUID, member: Member, name: str) -> None:
@@ -91,6 +102,16 @@ class Hub:
             if not room.members:
                 self.runtime.hints.remove(room.watch)
                 del self.rooms[space]
+                self.presences.forget(space)
+
+    def viewers(self, space: UUID) -> list[tuple[Viewer, str]]:
+        """See `presence.Audience`."""
+        room = self.rooms.get(space)
+        return list(room.members) if room else []
+
+    def audiences(self) -> list[UUID]:
+        """See `presence.Audience`."""
+        return list(self.rooms)
 
     def news(self, space: UUID) -> int:
         """See `Wanted.news`."""

@@ -73,6 +73,7 @@ class Websocket:
         self._messages: deque[Any] = deque()
         self._parts: list[Any] = []
         self._answer: tuple[int, dict[str, str], bytes] | None = None
+        self._closed: Closed | None = None
         self.accepted = False
         headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
         request = Request(host=at.netloc, target=path, extra_headers=headers)
@@ -117,6 +118,8 @@ class Websocket:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
+            if self._closed is not None:
+                raise self._closed
             self.tcp.settimeout(left)
             self._receive()
         found: dict[str, Any] = self._messages.popleft()
@@ -149,14 +152,20 @@ class Websocket:
         """Vanish, as a phone in a tunnel does, but for the packet that says so."""
         self.tcp.close()
 
+    def _end(self, how: Closed) -> None:
+        self.tcp.close()
+        self._closed = how
+        if not self.accepted:
+            raise how
+
     def _receive(self) -> None:
         try:
             data = self.tcp.recv(65_536)
         except ConnectionError:
             data = b""
         if not data:
-            self.tcp.close()
-            raise Closed(1006)
+            self._end(Closed(1006))
+            return
         self.wire.receive_data(data)
         for event in self.wire.events():
             self._meet(event)
@@ -177,8 +186,7 @@ class Websocket:
             case CloseConnection():
                 with suppress(OSError, LocalProtocolError):
                     self.tcp.sendall(self.wire.send(event.response()))
-                self.tcp.close()
-                raise Closed(event.code, event.reason or "")
+                self._end(Closed(event.code, event.reason or ""))
             case RejectConnection():
                 headers = {k.decode().lower(): v.decode() for k, v in event.headers}
                 self._answer = (event.status_code, headers, b"")
