@@ -16,13 +16,14 @@ from app.access import Visit, open_space, require_device
 from app.hints import Hints
 from app.pages import next_page, nothing_new, page_after
 from app.recording import Recorder
-from storage import journal, quarantine, records, replicas, spaces
+from storage import documents, journal, quarantine, records, replicas, spaces
 from storage.engine import one_moment, one_statement
 from storage.spaces import Space
 from storage.sql import Cursor, cursor, wait_for_no_disk
 from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
-from sync.changes import Change, Key
+from sync.changes import Change, Edit, Key
 from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
+from sync.documents import NOTHING, FieldKey, Held
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
 from sync.limits import Limits
 from sync.plan import Decided, Plan, State, plan_push
@@ -165,11 +166,15 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
         replicas=numbers,
         tails_of=journal.Tails(cur, space.id, contexts),
         frozen=space.device_frozen,
+        documents=_documents(cur, space, part),
+        load=lambda key: _whole(cur, space, key),
     )
     plan = plan_push(state, part, visit.sent_at, visit.received_at, limits)
     if plan.accepted > space.counter:
         journal.append(cur, space.id, replica, visit.received_at, plan.entries)
         _write(cur, space, plan, before)
+        if plan.documents:
+            documents.write(cur, space.id, plan.documents)
         quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
         quarantine.discard(cur, space.id, replica, plan.discarded)
         stands = _acknowledged(space, part)
@@ -199,6 +204,21 @@ def _records(cur: Cursor, space: Space, part: SpaceRequest) -> dict[Key, Record]
     keys = {(op.collection, op.id) for change in _changes(part) for op in change.ops}
     rows = records.read(cur, space.id, keys) if keys else []
     return {(row.collection, row.id): unpack(row) for row in rows}
+
+
+def _documents(cur: Cursor, space: Space, part: SpaceRequest) -> dict[FieldKey, Held]:
+    keys = {
+        (op.collection, op.id, op.field)
+        for change in _changes(part)
+        for op in change.ops
+        if isinstance(op, Edit)
+    }
+    return documents.held(cur, space.id, keys) if keys else {}
+
+
+def _whole(cur: Cursor, space: Space, key: FieldKey) -> bytes:
+    found = documents.whole(cur, space.id, *key)
+    return found.update if found else NOTHING
 
 
 def _decided(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Engine
 
 from app.access import Visit, open_space
+from app.pages import with_documents
 from storage import journal, records, replicas
 from storage.engine import one_moment
 from storage.replicas import Names
@@ -24,8 +26,9 @@ from sync.answers import (
     SnapshotHead,
 )
 from sync.clock import Replica
-from sync.deltas import delta
+from sync.deltas import delta, documents_wanted
 from sync.limits import Limits
+from sync.stored import has_documents
 
 # Of a snapshot, as it is read back from the disk and sent.
 CHUNK_BYTES: Final = 64 * 2**10
@@ -75,7 +78,10 @@ def snapshot(engine: Engine, visit: Visit, name: str) -> Iterator[bytes]:
             yield _line(SnapshotHead(space.epoch, space.head, total, clock))
             names = Names(cur, space.id)
             for row in records.every(connection, space.id):
-                spool.write(_line(delta(row, 0, names, visit.raw)))
+                found = [delta(row, 0, names, visit.raw)]
+                if has_documents(row):
+                    found = with_documents(cur, space, found, documents_wanted(row, 0))
+                spool.write(_line(found[0]))
         spool.seek(0)
         while chunk := spool.read(CHUNK_BYTES):
             yield chunk
@@ -106,9 +112,18 @@ def _logged(row: journal.Logged, names: Names, raw: bool) -> LoggedChange:
         ContextShown(row.epoch, row.cursor, clock),
         row.at,
         row.received_at,
-        msgspec.Raw(row.ops.encode()) if raw else msgspec.json.decode(row.ops),
+        msgspec.Raw(row.ops.encode()) if raw else _operations(row.ops),
         _fields(row.conflicts),
     )
+
+
+def _operations(ops: str) -> list[dict[str, Any]]:
+    """For MessagePack, which has bytes."""
+    found: list[dict[str, Any]] = msgspec.json.decode(ops)
+    for op in found:
+        if op["op"] == "edit":
+            op["update"] = base64.b64decode(op["update"])
+    return found
 
 
 def _fields(conflicts: list[list[str]] | None) -> list[FieldNamed]:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
 
 from app.access import Visit
-from storage import records, replicas, spaces
+from storage import documents, records, replicas, spaces
 from storage.replicas import Names
 from storage.spaces import Space
 from storage.sql import Cursor
 from sync.answers import RecordDelta, SpaceAnswer
-from sync.deltas import PageToken, Place, delta, needs_reset, read_token, write_token
+from sync.changes import Key
+from sync.deltas import (
+    PageToken,
+    Place,
+    Wanted,
+    delta,
+    documents_wanted,
+    needs_reset,
+    read_token,
+    write_token,
+)
 from sync.errors import BadRequest
 from sync.limits import Limits
 from sync.plan import Plan
 from sync.requests import Pull
+from sync.stored import StoredRecord, has_documents
 
 
 def page_after(
@@ -59,14 +71,43 @@ def next_page(
     rows = records.page(cur, space.id, token.after, skip_deleted, limit + 1, limits.page_bytes)
     more = len(rows) > limit or sum(row.size for row in rows) >= limits.page_bytes
     rows = rows[:limit]
+    wanted = [one for row in rows if has_documents(row) for one in documents_wanted(row, base)]
+    if wanted:
+        fitting = _fitting(rows, documents.sizes(cur, space.id, wanted), limits.page_bytes)
+        rows, more = rows[:fitting], more or fitting < len(rows)
     names = Names(cur, space.id)
     found = [delta(row, base, names, visit.raw) for row in rows]
+    if wanted:
+        found = with_documents(cur, space, found, wanted)
     if more:
         last = rows[-1]
         on = msgspec.structs.replace(token, after=Place(last.position, last.collection, last.id))
         return _page(space, found, cursor=part.cursor, page=write_token(on), reset=token.reset)
     clock = replicas.clock_after(cur, space.id, base)
     return _page(space, found, cursor=space.head, clock=clock, reset=token.reset)
+
+
+def _fitting(rows: list[StoredRecord], more: Mapping[Key, int], most: int) -> int:
+    """How many of the rows fit the bytes with their documents; the last may exceed them."""
+    size = 0
+    for count, row in enumerate(rows, 1):
+        size += row.size + more.get((row.collection, row.id), 0)
+        if size >= most:
+            return count
+    return len(rows)
+
+
+def with_documents(
+    cur: Cursor, space: Space, found: list[RecordDelta], wanted: list[Wanted]
+) -> list[RecordDelta]:
+    """The deltas with the updates of their documents that are wanted."""
+    keys = {(record.collection, record.id) for record in found}
+    these = [one for one in wanted if (one.collection, one.id) in keys]
+    brought = documents.brought(cur, space.id, these)
+    return [
+        msgspec.structs.replace(record, documents=brought.get((record.collection, record.id), {}))
+        for record in found
+    ]
 
 
 def _token(cur: Cursor, space: Space, part: Pull, known: int) -> PageToken:

@@ -242,6 +242,25 @@ records = Table(
     Index("records_tombstones_idx", "space_id", postgresql_where=text("deleted")),
 )
 
+documents = Table(
+    "documents",
+    metadata,
+    # The updates of a document, in order; those of a record are dropped with its tombstone.
+    Column("space_id", UUID(as_uuid=True), nullable=False),
+    _key("collection"),
+    _key("id"),
+    _key("field"),
+    # Of the change that brought it, or of the newest of those that it was folded from.
+    Column("position", BigInteger, nullable=False),
+    # How often it was folded, see storage/documents.py; -1: it waits for what it depends on.
+    Column("level", SmallInteger, nullable=False),
+    # What is known of it without reading it: sync.documents.About.
+    Column("about", LargeBinary, nullable=False),
+    # A Yjs v1 update.
+    Column("update", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("space_id", "collection", "id", "field", "position", "level"),
+)
+
 quarantine = Table(
     "quarantine",
     metadata,

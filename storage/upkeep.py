@@ -43,8 +43,16 @@ _HORIZON: Final = text("""
     )
     FROM spaces s WHERE s.id = :space FOR NO KEY UPDATE OF s
 """)
+# The documents go with their records: a row that comes back later begins from nothing.
 _DROP: Final = text("""
-    DELETE FROM records WHERE space_id = :space AND deleted AND position <= :horizon
+    WITH dropped AS (
+        DELETE FROM records WHERE space_id = :space AND deleted AND position <= :horizon
+        RETURNING collection, id
+    ), emptied AS (
+        DELETE FROM documents d USING dropped
+        WHERE d.space_id = :space AND d.collection = dropped.collection AND d.id = dropped.id
+    )
+    SELECT count(*) FROM dropped
 """)
 _MOVE: Final = text("UPDATE spaces SET horizon = greatest(horizon, :horizon) WHERE id = :space")
 
@@ -55,7 +63,7 @@ def drop_tombstones(connection: Connection, space: UUID, before: int) -> int:
     """
     horizon = connection.execute(_HORIZON, {"space": space, "before": before}).scalar_one()
     values = {"space": space, "horizon": horizon}
-    dropped = connection.execute(_DROP, values).rowcount
+    dropped: int = connection.execute(_DROP, values).scalar_one()
     if dropped:
         connection.execute(_MOVE, values)
     return dropped

@@ -22,7 +22,8 @@ class RecordDelta(Struct, frozen=True, omit_defaults=True):
     """A record as far as a cursor has not seen it.
 
     `deleted`: drop the row. `replace`: what is not among `fields` is to be dropped. `conflicts`
-    holds, for each of the fields in conflict, its siblings, the one shown first.
+    holds, for each of the fields in conflict, its siblings, the one shown first. `documents`: by
+    field, the updates that the cursor has not seen, as one.
     """
 
     collection: str
@@ -32,6 +33,7 @@ class RecordDelta(Struct, frozen=True, omit_defaults=True):
     replace: bool = False
     fields: dict[str, Any] | Raw | UnsetType = UNSET
     conflicts: dict[str, list[SiblingShown]] = {}
+    documents: dict[str, bytes] = {}
 
 
 class Rejection(Struct, frozen=True):

@@ -261,8 +261,13 @@ def _check_operation(op: Operation, limits: Limits) -> None:
     else:
         _check_names((op.collection, op.id, op.field), limits)
         if isinstance(op, Edit):
-            raise Refused("unsupported_operation", "documents are not taken yet")
-        if not isinstance(op, Increment):
+            # What is in it is read where it is merged, under that work's bound.
+            if len(op.update) > limits.document_update_bytes:
+                most = limits.document_update_bytes
+                raise Refused(
+                    "document_update_too_large", f"{len(op.update)} bytes; {most} at most"
+                )
+        elif not isinstance(op, Increment):
             for value in op.values:
                 _check_one(value, limits)
 

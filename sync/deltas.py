@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,7 @@ from sync.answers import RecordDelta, SiblingShown
 from sync.changes import Natural
 from sync.errors import BadRequest, Refused
 from sync.fields import Names, Sibling
-from sync.stored import Causality, StoredRecord, causality_of, values_of
+from sync.stored import Causality, StoredRecord, causality_of, has_documents, values_of
 from sync.values import Value, check_text, equal, fitting
 
 # Values as JSON text: most are passed on without a look at them.
@@ -89,14 +89,16 @@ def needs_reset(cursor: int, epoch: int | None, current: int, survived: int, hor
 
 
 def delta(row: StoredRecord, cursor: int, names: Names, raw: bool) -> RecordDelta:
-    """The record as a device at `cursor` needs it. `raw`: values as JSON text, to be spliced in."""
+    """The record as a device at `cursor` needs it, less its documents (see `documents_wanted`).
+    `raw`: values as JSON text, to be spliced in.
+    """
     key = (row.collection, row.id, row.position)
     if row.deleted:
         return RecordDelta(*key, deleted=True)
     packed = causality_of(row)
     # At cursor 0 too: an earlier page of the same transfer may have brought the old row.
     whole = packed.whole > cursor
-    if cursor == 0 and raw and not row.conflicts:
+    if cursor == 0 and raw and not row.conflicts and not has_documents(row):
         return RecordDelta(*key, replace=whole, fields=msgspec.Raw(row.data))
     fields = _fields(row, packed, 0 if whole else cursor, raw)
     conflicts = _conflicts(row, packed, fields, names) if row.conflicts else {}
@@ -105,9 +107,33 @@ def delta(row: StoredRecord, cursor: int, names: Names, raw: bool) -> RecordDelt
 
 def _fields(row: StoredRecord, packed: Causality, cursor: int, raw: bool) -> dict[str, Value]:
     values = _RAW_VALUES.decode(row.data) if raw else fitting(values_of(row))
+    for name in packed.documents:
+        values.pop(name, None)
     if cursor == 0:
         return values
     return {name: v for name, v in values.items() if packed.position_of(name) > cursor}
+
+
+class Wanted(NamedTuple):
+    """A document of which a delta brings the updates after `cursor`."""
+
+    collection: str
+    id: str
+    field: str
+    cursor: int
+
+
+def documents_wanted(row: StoredRecord, cursor: int) -> list[Wanted]:
+    """The documents that a device at `cursor` has not seen as they are."""
+    if row.deleted or not has_documents(row):
+        return []
+    packed = causality_of(row)
+    base = 0 if packed.whole > cursor else cursor
+    return [
+        Wanted(row.collection, row.id, name, base)
+        for name, position in packed.documents.items()
+        if position > base
+    ]
 
 
 def _conflicts(

@@ -40,13 +40,12 @@ class Refused(SyncError):
     CODES = {
         "malformed_change": "The change does not have the form that the protocol gives.",
         "unknown_operation": "The server does not know this operation.",
-        "unsupported_operation": "The server knows this operation but does not take it yet.",
         "duplicate_key": "An object names the same key twice.",
         "invalid_text": "Text holds a NUL character or a lone surrogate.",
         "invalid_number": "A number is not finite or does not fit 64 bits.",
         "invalid_value": "A value is not one that JSON has.",
         "invalid_id": "A record id, collection or field name is empty or too long.",
-        "too_deep": "A value is nested too deeply.",
+        "too_deep": "A value, or a type in a document, is nested too deeply.",
         "too_many_operations": "The change has too many operations.",
         "value_too_large": "A value is too large.",
         "record_too_large": "The record would become too large.",
@@ -55,6 +54,10 @@ class Refused(SyncError):
         "too_many_clock_entries": "The context's clock has too many entries.",
         "field_type_mismatch": "The field is of another type.",
         "bad_context": "The context names what never was.",
+        "bad_update": "The update is not one that Yjs writes, or does not fit the document.",
+        "document_update_too_large": "The update is too large.",
+        "document_too_large": "The document would become too large.",
+        "too_many_missing": "Too many updates of the document wait for ones that are missing.",
     }
 
 

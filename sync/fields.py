@@ -169,12 +169,34 @@ def _unseen(writes: tuple[Write, ...], seen: Seen) -> tuple[Write, ...]:
     return tuple(write for write in writes if not seen.covers(write))
 
 
-Field = Register | Counter | ObservedRemoveSet
-TYPES: Mapping[type, str] = {Register: "register", Counter: "counter", ObservedRemoveSet: "set"}
+class Document(Struct, frozen=True):
+    """A document as its record knows it: where it changed last (0: all of it waits for what is
+    missing), and what of it is shown. Its updates are kept beside: see `sync.documents`.
+    """
+
+    position: int = 0
+    shown: Value = None
+
+    @property
+    def present(self) -> bool:
+        return self.position > 0
+
+    def cleared(self, _seen: Seen) -> Document:
+        """A new row with an old id goes on with its documents."""
+        return self
+
+
+Field = Register | Counter | ObservedRemoveSet | Document
+TYPES: Mapping[type, str] = {
+    Register: "register",
+    Counter: "counter",
+    ObservedRemoveSet: "set",
+    Document: "document",
+}
 
 
 def with_tail(value: Field, tail: Tail) -> Field:
-    if isinstance(value, Register):
+    if isinstance(value, Register | Document):
         return value
     # Each device's together: then a new row finds what it clears without a look at every step.
     steps = tuple(sorted(tail.steps, key=lambda step: step.write[:3]))

@@ -25,6 +25,17 @@ class Limits:
     record_bytes: int = _limit(2**20, "bytes of one record as JSON, with its siblings")
     fields_per_record: int = _limit(1_000, "fields of one record")
     elements_per_set: int = _limit(10_000, "elements of one set")
+    document_update_bytes: int = _limit(2**20, "bytes of one update of a document, in a change")
+    document_bytes: int = _limit(
+        16 * 2**20, "bytes of one document as it is kept, with the updates that wait for others"
+    )
+    document_waiting: int = _limit(
+        100, "updates of one document that wait for others, on which they depend"
+    )
+    document_depth: int = _limit(100, "levels of nested types in one document")
+    document_shown_chars: int = _limit(
+        256 * 2**10, "characters of a document's text, or JSON, that its record shows to SQL"
+    )
     clock_entries: int = _limit(1_000, "entries in the clock of one context")
     value_depth: int = _limit(32, "levels of nesting in one value; a scalar has none")
     id_chars: int = _limit(128, "characters of a record id, a collection or a field name")

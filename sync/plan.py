@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from sync.changes import BadChange, Change, Key, Put
+from sync import documents
+from sync.changes import BadChange, Change, Edit, Key, Put
 from sync.clock import (
     CausalContext,
     DeviceId,
@@ -28,10 +29,11 @@ from sync.clock import (
     close,
     corrected,
 )
+from sync.documents import FieldKey, Held
 from sync.errors import BadRequest, Conflict, Refused
-from sync.fields import Register, Tail
+from sync.fields import Document, Register, Tail
 from sync.limits import Limits
-from sync.records import Record, Row, apply
+from sync.records import Record, Row, apply, with_document
 from sync.requests import SpaceRequest
 from sync.work import work_of, work_of_closing
 
@@ -67,6 +69,8 @@ class State:
     replicas: Mapping[DeviceId, Replica]
     tails_of: TailsOf
     frozen: bool = False
+    documents: Mapping[FieldKey, Held] = field(default_factory=dict)
+    load: Callable[[FieldKey], bytes] = lambda _key: documents.NOTHING
 
 
 class Entry(Struct, frozen=True):
@@ -103,6 +107,7 @@ class Plan:
     entries: list[Entry] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     records: dict[Key, Row] = field(default_factory=dict)
+    documents: dict[FieldKey, Held] = field(default_factory=dict)
     rejected: list[tuple[int, Error]] = field(default_factory=list)
     discarded: tuple[int, int] | None = None
     quiet: bool = True
@@ -173,6 +178,7 @@ class _Push:
         self.state, self.plan, self.limits = state, plan, limits
         self.received_at, self.sent_at = received_at, sent_at
         self.records: dict[Key, Row] = dict(state.records)
+        self.documents: dict[FieldKey, Held] = dict(state.documents)
         self.work = 0
         self.contexts: dict[object, tuple[CausalContext, CausalContext] | Refused] = {}
 
@@ -188,6 +194,8 @@ class _Push:
             else:
                 self._decide(change)
             self.plan.accepted = change.counter
+        for key, held in self.plan.documents.items():
+            self._show(key, held)
 
     def _decide(self, change: Change) -> None:
         ops, digest = change.form()
@@ -204,6 +212,7 @@ class _Push:
         seen = Seen(self.state.replica, change.counter, closed.cursor, closed.clock)
         write = Write(self.state.replica, change.counter, position, at)
         touched: dict[Key, Row] = {}
+        edited: dict[FieldKey, Held] = {}
         met = False
         for index, op in enumerate(change.ops):
             key = (op.collection, op.id)
@@ -211,9 +220,14 @@ class _Push:
             self.work += work_of(op, before.record()) if before else 1
             try:
                 touched[key], op_met = apply(before, op, seen, write, self.limits)
+                if isinstance(op, Edit):
+                    touched[key], freed = self._edit(touched[key].record(), op, position, edited)
+                    op_met = op_met or freed
             except Refused as error:
                 raise Refused(error.code, error.detail, op=index, **error.extra) from None
             met = met or op_met
+        self.documents.update(edited)
+        self.plan.documents.update(edited)
         touched = {key: self._bounded(r, self.records.get(key), ops) for key, r in touched.items()}
         self.records.update(touched)
         self.plan.records.update(touched)
@@ -231,6 +245,30 @@ class _Push:
                 _conflicts(change, touched) if met else (),
             )
         )
+
+    def _edit(
+        self, record: Record, op: Edit, position: int, edited: dict[FieldKey, Held]
+    ) -> tuple[Record, bool]:
+        """The record after the edit of its document, and whether that freed others' updates."""
+        key = (op.collection, op.id, op.field)
+        held = edited.get(key) or self.documents.get(key) or Held()
+        after, work, freed = documents.edit(held, op.update, position, self._load(key), self.limits)
+        self.work += work
+        edited[key] = after
+        before = record.fields[op.field]
+        shown = before.shown if isinstance(before, Document) else None
+        return with_document(record, op.field, Document(after.position, shown)), freed
+
+    def _show(self, key: FieldKey, held: Held) -> None:
+        """Shows the document as it is after the push: once, however many edits there were."""
+        collection, id_, name = key
+        row = self.plan.records[collection, id_].record()
+        shown = documents.shown(held, self._load(key), self.limits)
+        row = with_document(row, name, Document(held.position, shown))
+        self.plan.records[collection, id_] = row
+
+    def _load(self, key: FieldKey) -> Callable[[], bytes]:
+        return lambda: self.state.load(key)
 
     def _bounded(self, record: Row, before: Row | None, ops: bytes) -> Row:
         """Measured only where it may have grown too large: no operation adds more than its text."""

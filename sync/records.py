@@ -15,12 +15,13 @@ from msgspec import Struct
 from msgspec.json import decode
 from msgspec.structs import replace
 
-from sync.changes import Add, Delete, Increment, Operation, Put, Remove
+from sync.changes import Add, Delete, Edit, Increment, Operation, Put, Remove
 from sync.clock import Seen, Write
 from sync.errors import Refused
 from sync.fields import (
     TYPES,
     Counter,
+    Document,
     Field,
     ObservedRemoveSet,
     Register,
@@ -31,7 +32,7 @@ from sync.fields import (
 from sync.limits import Limits
 from sync.values import Value, canonical, to_json
 
-F = TypeVar("F", Register, Counter, ObservedRemoveSet)
+F = TypeVar("F", Register, Counter, ObservedRemoveSet, Document)
 
 
 class Life(NamedTuple):
@@ -68,7 +69,9 @@ class Record(Struct, frozen=True):
         return [n for n, f in self.fields.items() if isinstance(f, Register) and f.in_conflict]
 
     def measure(self) -> int:
-        """Bytes of the record's values as JSON, its siblings among them."""
+        """Bytes of the record's values as JSON, its siblings among them. Documents have a limit of
+        their own.
+        """
         size = 2
         for name, value in self.fields.items():
             size += len(to_json(name)) + 2
@@ -84,7 +87,8 @@ class Record(Struct, frozen=True):
     def needs_tail(self, cursor: int) -> bool:
         """Whether a new row by an author at `cursor` needs the log to know what it clears."""
         return any(
-            not isinstance(f, Register) and f.position > cursor for f in self.fields.values()
+            isinstance(f, Counter | ObservedRemoveSet) and f.position > cursor
+            for f in self.fields.values()
         )
 
     def with_tails(self, tails: Mapping[str, Tail], floor: int) -> Record:
@@ -128,13 +132,17 @@ class Merged(NamedTuple):
 
 
 def apply(row: Row | None, op: Operation, seen: Seen, write: Write, limits: Limits) -> Merged:
-    """Raises `Refused` where the field is of another type or the record becomes too large."""
+    """Raises `Refused` where the field is of another type or the record becomes too large.
+
+    Of an edit it says what that means for the record; what it does to the document is decided by
+    `sync.documents`, and told by `with_document`.
+    """
     if row is None and isinstance(op, Put):
         _check_count(op.fields, limits)
         return Merged(Begun(write, op.fields), False)
     record = row.record() if row else None
-    if record and isinstance(op, Put):
-        return _put(record, op, seen, write, limits)
+    if isinstance(op, Put):
+        return _put(record or Record(), op, seen, write, limits)
     if isinstance(op, Delete):
         return _delete(record or Record(), seen, write)
     if isinstance(op, Increment):
@@ -145,9 +153,15 @@ def apply(row: Row | None, op: Operation, seen: Seen, write: Write, limits: Limi
         if len(grown.elements) > limits.elements_per_set:
             raise Refused("too_many_elements", f"{limits.elements_per_set} elements at most")
         return _alive(_with_field(record, op.field, grown, limits), seen, write)
-    if isinstance(op, Remove):
-        return _remove(record, op, seen, write, limits)
-    raise Refused("unsupported_operation")
+    if isinstance(op, Edit):
+        document = _typed(record, op.field, Document)
+        return _alive(_with_field(record, op.field, document, limits), seen, write)
+    return _remove(record, op, seen, write, limits)
+
+
+def with_document(record: Record, field: str, document: Document) -> Record:
+    """The record with the document as it is now."""
+    return replace(record, fields={**record.fields, field: document})
 
 
 def _put(record: Record, op: Put, seen: Seen, write: Write, limits: Limits) -> Merged:

@@ -9,7 +9,8 @@ and everything else names a write by its index there. A field is one of
     [1, position, present]           a counter, its sum in `data`
     [2, position, present, [3, 4], …] a set: the additions of each element, in `data`'s order
 
-A life is the write's index times two, plus one for a deletion.
+A life is the write's index times two, plus one for a deletion. A record with documents has a fifth
+member, `{"body": 1047}`: by field, where each changed last. What `data` holds of them is a view.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sync.clock import Replica, Write
-from sync.fields import Counter, Field, Names, ObservedRemoveSet, Register, Sibling, Tail
+from sync.fields import Counter, Document, Field, Names, ObservedRemoveSet, Register, Sibling, Tail
 from sync.records import Begun, Life, Record, Row
 from sync.values import Value, canonical, to_json
 
@@ -46,6 +47,7 @@ class Causality(NamedTuple):
     life: list[int]
     whole: int
     fields: dict[str, Any]
+    documents: dict[str, int] = {}
 
     def position_of(self, name: str) -> int:
         """The position at which the field changed last."""
@@ -81,6 +83,11 @@ def _write(packed: list[int]) -> Write:
     return Write(Replica(replica), counter, position, at)
 
 
+def has_documents(row: StoredRecord) -> bool:
+    """Told by the first byte: an array of five."""
+    return row.causality[:1] == b"\x95"
+
+
 def causality_of(row: StoredRecord) -> Causality:
     return _CAUSALITY.decode(row.causality)
 
@@ -93,6 +100,8 @@ def unpack(row: StoredRecord) -> Record:
     packed, values = causality_of(row), values_of(row)
     writes = [_write(write) for write in packed.writes]
     fields = {name: _unpack_field(packed, name, values.get(name)) for name in packed.fields}
+    for name, position in packed.documents.items():
+        fields[name] = Document(position, values.get(name))
     life = tuple(Life(writes[code >> 1], bool(code & 1)) for code in packed.life)
     return Record(row.position, packed.whole, life, fields, row.size)
 
@@ -126,7 +135,7 @@ def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredReco
     for name, value in record.fields.items():
         packer.add(name, value)
     data = to_json(packer.shown)
-    packed = Causality(list(packer.writes), life, record.whole, packer.fields)
+    packed = Causality(list(packer.writes), life, record.whole, packer.fields, packer.documents)
     size = len(data) + packer.bytes_of_others
     return StoredRecord(
         collection,
@@ -136,7 +145,7 @@ def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredReco
         size,
         packer.conflicts,
         data,
-        _encode(packed),
+        _encode(packed if packed.documents else packed[:4]),
     )
 
 
@@ -148,6 +157,7 @@ class _Packer:
         self.writes: dict[Write, int] = {}
         self.shown: dict[str, Value] = {}
         self.fields: dict[str, Any] = {}
+        self.documents: dict[str, int] = {}
         self.conflicts = 0
         self.bytes_of_others = 0
 
@@ -161,8 +171,17 @@ class _Packer:
             self.fields[name] = [COUNTER, value.position, value.present]
             if value.present:
                 self.shown[name] = value.total
+        elif isinstance(value, Document):
+            self._add_document(name, value)
         else:
             self._add_set(name, value)
+
+    def _add_document(self, name: str, value: Document) -> None:
+        self.documents[name] = value.position
+        if value.present:
+            self.shown[name] = value.shown
+            # No delta carries it: what a document adds to a page is counted by its updates.
+            self.bytes_of_others -= len(to_json(value.shown))
 
     def _add_register(self, name: str, value: Register) -> None:
         if len(value.siblings) == 1:

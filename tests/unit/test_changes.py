@@ -16,6 +16,7 @@ from tests.oracle.space import Doubled
 
 PUT = {"op": "put", "collection": "c", "id": "a", "fields": {"f": 1}}
 ADD = {"op": "add", "collection": "c", "id": "a", "field": "s", "values": ["x"]}
+EDIT = {"op": "edit", "collection": "c", "id": "a", "field": "d"}
 STEP = {"op": "increment", "collection": "c", "id": "a", "field": "n", "by": 1}
 
 
@@ -44,7 +45,9 @@ def form(change: Any) -> bytes:
         (tree(), None),
         (tree({**PUT, "fields": {}}), None),
         (tree({"op": "multiply"}), "unknown_operation"),
-        (tree({**PUT, "op": "edit", "field": "f", "update": "AAA="}), "unsupported_operation"),
+        (tree({**EDIT, "update": "AAA="}), None),
+        (tree({**EDIT, "update": "AA"}), "malformed_change"),
+        (tree({**EDIT, "update": [0]}), "malformed_change"),
         (tree({"collection": "c", "id": "a"}), "malformed_change"),
         (tree({**PUT, "fields": [1]}), "malformed_change"),
         (tree({**PUT, "new": 1}), "malformed_change"),
