@@ -13,9 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from app.runtime import EXTENSION
-from storage import documents as stored
-from storage.sql import cursor
-from tests.contract.devices import Phone, delete, phone, put
+from tests.contract.devices import phone, put
 
 
 class Editor:
