@@ -23,11 +23,12 @@ PAGE: Final = Path(__file__).parent / "page"
 # Made by `make yjs`; not in the repository.
 YJS: Final = Path(__file__).parent / "build" / "yjs.js"
 TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-# Trusted Types: no text can ever become markup, whatever the script does with it.
+# Trusted Types: no text can ever become markup, whatever the script does with it. The one policy
+# names worker.js, which keeps the page for the time when the server is away.
 POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
     " img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
-    " require-trusted-types-for 'script'; trusted-types 'none'"
+    " require-trusted-types-for 'script'; trusted-types rejoin-demo"
 )
 
 
@@ -53,7 +54,10 @@ def part(name: str) -> Response:
     # A name has no slash, and what has none of these endings is no part.
     if path.suffix not in TYPES or not path.is_file():
         raise NotFound("not_found")
-    return _secured(path.read_text(encoding="utf-8"), TYPES[path.suffix])
+    response = _secured(path.read_text(encoding="utf-8"), TYPES[path.suffix])
+    # The worker is for the page above it too.
+    response.headers["Service-Worker-Allowed"] = url_for("demo.page")
+    return response
 
 
 def _secured(text: str, type_: str) -> Response:

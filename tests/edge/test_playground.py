@@ -44,6 +44,10 @@ IN_STEP = """(least) => {
     panes.every(({ online, unsettled, cursor }) =>
       online === "true" && unsettled === "0" && Number(cursor) >= least);
 }"""
+# The page has been kept for the time without a server: its own address is among what is kept.
+KEPT = (
+    """async () => (await (await caches.open("rejoin.demo.page")).match("/demo")) !== undefined"""
+)
 # One thing that a person may do in a pane, to the item that `pick` falls on.
 ACT = """([name, what, pick, text]) => {
   const pane = document.querySelector(`.pane[data-device=${name}]`);
@@ -103,6 +107,8 @@ class Visitor:
     """Somebody at the page, with a browser profile of their own."""
 
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
+        # A page that a worker serves can't be routed; one test lets the worker in.
+        options = {"service_workers": "block", **options}
         self.context = browser.new_context(**options)
         self.context.set_default_timeout(PATIENCE_SECONDS * 1000)
         self.page: Page = self.context.new_page()
@@ -369,6 +375,28 @@ def test_a_server_that_goes_and_comes_back_is_found_again_by_itself(
     visitor.in_step(3)
     assert phone.shown() == laptop.shown()
     assert len(phone.shown()) == 3
+    visitor.context.close()
+
+
+@WANTS_CHROMIUM
+def test_the_page_loads_with_what_it_holds_while_the_server_is_away(
+    browser: Browser, start_server: ServerStarter
+) -> None:
+    first = start_server()
+    visitor = Visitor(browser, first.url, service_workers="allow")
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    visitor.page.wait_for_function(KEPT)
+    first.stop()
+    laptop.add("Tea")
+    visitor.page.reload()
+    expect(laptop.status).to_contain_text("1 to send")
+    assert [row[0] for row in laptop.shown()] == ["Milk", "Tea"]
+    start_server(first.database_url, PORT=first.url.rpartition(":")[2])
+    visitor.in_step(2)
+    assert phone.shown() == laptop.shown()
     visitor.context.close()
 
 

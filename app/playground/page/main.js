@@ -24,6 +24,7 @@ async function begin() {
     addEventListener(name, () => panes.forEach((pane) => pane.line.wanted && pane.line.retry()));
   }
   await bringText(panes);
+  if (navigator.serviceWorker) await keepPage().catch((error) => console.warn("The page is not kept:", error));
 }
 
 // Read again whenever a device has moved on, and when one is back.
@@ -82,6 +83,18 @@ function fail(text) {
   const trouble = document.getElementById("trouble");
   trouble.textContent = text;
   trouble.hidden = false;
+}
+
+// Keeps the page itself for the time when the server is away, where the browser lets a page do so.
+async function keepPage() {
+  const scope = new URL("../demo", import.meta.url).href;
+  const url = new URL("worker.js", import.meta.url).href;
+  const policy = self.trustedTypes?.createPolicy("rejoin-demo", { createScriptURL: () => url });
+  await navigator.serviceWorker.register(policy ? policy.createScriptURL("") : url, { scope });
+  await navigator.serviceWorker.ready;
+  const parts = performance.getEntriesByType("resource").map(({ name }) => name);
+  const kept = await caches.open("rejoin.demo.page");
+  await kept.addAll([scope, ...parts.filter((part) => part.startsWith(`${scope}/`))]);
 }
 
 // Two tabs would be one device twice: the second one waits until the first is closed.
