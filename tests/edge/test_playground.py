@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Locator,
+    Page,
+    Route,
+    WebSocketRoute,
+    expect,
+    sync_playwright,
+)
 
 from app import create_app, playground
 from app.settings import ROOT, Settings
@@ -176,8 +185,8 @@ class Pane:
         return [
             (
                 item.get_by_label("Title", exact=True).input_value(),
-                item.get_by_label("Done").is_checked(),
-                item.get_by_label("Votes").inner_text(),
+                item.get_by_role("checkbox").is_checked(),
+                item.locator("output").inner_text(),
                 item.locator(".tags span").all_inner_texts(),
             )
             for item in self.items.all()
@@ -192,6 +201,11 @@ def visitor(browser: Browser, server: LiveServer) -> Iterator[Visitor]:
     yield made
     assert made.wrong == []
     made.context.close()
+
+
+def without_sockets(visitor: Visitor) -> None:
+    """From the next load of the page on, no websocket goes through."""
+    visitor.page.route_web_socket("**/v1/live", lambda socket: socket.close())
 
 
 def apart(visitor: Visitor) -> tuple[Pane, Pane]:
@@ -285,11 +299,73 @@ def test_a_push_whose_answer_was_lost_counts_once(visitor: Visitor) -> None:
 
 
 @WANTS_CHROMIUM
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_two_panes_do_apart_and_together_they_end_equal(
-    visitor: Visitor, seed: int
+def test_a_live_push_whose_answer_was_lost_counts_once(visitor: Visitor) -> None:
+    lost: list[str] = []
+
+    def lose(page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+
+        def heard(message: str | bytes) -> None:
+            if '"pushed"' in str(message) and not lost:
+                lost.append(str(message))
+                page.close(code=1011)
+            else:
+                page.send(message)
+
+        server.on_message(heard)
+
+    visitor.page.route_web_socket("**/v1/live", lose)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    expect(phone.status).to_have_text("Live, in step")
+    phone.add("Milk")
+    visitor.in_step(1)
+    laptop.vote("Milk")
+    visitor.in_step(2)
+    assert len(lost) == 1
+    assert phone.shown() == laptop.shown() == [("Milk", False, "1", [])]
+
+
+@WANTS_CHROMIUM
+def test_where_no_socket_goes_through_long_polls_bring_the_changes(visitor: Visitor) -> None:
+    without_sockets(visitor)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    expect(laptop.status).to_have_text("Online, by long polls, in step")
+    phone.add("Milk")
+    expect(laptop.items).to_have_count(1)
+    laptop.vote("Milk")
+    visitor.in_step(2)
+    assert phone.shown() == laptop.shown() == [("Milk", False, "1", [])]
+
+
+@WANTS_CHROMIUM
+def test_panes_whose_worker_was_killed_go_on_by_themselves(
+    browser: Browser, start_server: ServerStarter
 ) -> None:
-    chance = random.Random(seed)
+    own = start_server(WEB_CONCURRENCY="1")
+    visitor = Visitor(browser, own.url)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    for pid in own.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    phone.vote("Milk")
+    laptop.vote("Milk")
+    visitor.in_step(3)
+    assert phone.shown() == laptop.shown() == [("Milk", False, "2", [])]
+    visitor.context.close()
+
+
+@WANTS_CHROMIUM
+@pytest.mark.parametrize("by", ["live", "polling"])
+def test_whatever_two_panes_do_apart_and_together_they_end_equal(visitor: Visitor, by: str) -> None:
+    chance = random.Random(by)
+    if by == "polling":
+        without_sockets(visitor)
+        visitor.come()
+    expect(visitor.pane("Phone").node).to_have_attribute("data-status", by)
     panes = [visitor.pane("Phone"), visitor.pane("Laptop")]
     for step in range(80):
         name, what = chance.choice(["Phone", "Laptop"]), chance.choice(ACTS)

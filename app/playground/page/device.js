@@ -170,9 +170,9 @@ export class Device extends EventTarget {
   }
 
   async #sealed(changes) {
-    const fresh = changes.filter((change) => !change.sent).map((change) => ({ ...change, sent: true }));
-    if (fresh.length) await this.#kept({ outbox: fresh });
-    return changes;
+    const sealed = changes.map((change) => ({ ...change, sent: true }));
+    if (changes.some((change) => !change.sent)) await this.#kept({ outbox: sealed });
+    return sealed;
   }
 
   async #transfer(sent, signal) {
