@@ -13,9 +13,10 @@ from typing import Final
 from flask import Flask, Response, request
 from flask_jwt_extended import get_jwt_identity, jwt_required
 
-from app import auth
+from app import auth, runtime
+from app.live import routes as live
+from app.live import sockets
 from app.settings import Settings
-from storage.engine import make_engine
 from storage.sql import cursor
 
 TABLE: Final = """
@@ -30,8 +31,11 @@ def create_app() -> Flask:
     """The app; gunicorn calls it in each worker."""
     settings = Settings.from_environ(os.environ)
     app = Flask(__name__)
+    engine = runtime.install(app, settings).engine
     auth.install(app, settings)
-    engine = make_engine(str(settings.database_url), settings.pool_size)
+    # The worker looks after websockets and hints: here there are none.
+    sockets.install(app, settings.live_sockets)
+    live.install(app)
 
     @app.get("/healthz")
     def healthz() -> Response:
