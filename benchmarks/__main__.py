@@ -36,7 +36,13 @@ MEASURES: Final = {
     "growth": "push and pull at 1,000, 100,000 and 1,000,000 records",
     "scale": "a million records in one space, and 10,000 spaces",
 }
-TITLES: Final = MEASURES | {"layers": "where the time goes: one request at a time, one worker"}
+# By name only: it takes long, and its figures stand in docs/OPERATIONS.md.
+APART: Final = {"sizing": "what workers, pools and PostgreSQL's settings are worth"}
+TITLES: Final = {
+    **MEASURES,
+    **APART,
+    "layers": "where the time goes: one request at a time, one worker",
+}
 ELSEWHERE: Final = {"ceiling": "benchmarks.ceiling", "postgres": "benchmarks.machine"}
 
 
@@ -65,7 +71,7 @@ def main() -> int:
             ).run(bench)
             spent = time.monotonic() - began
             sized = f", at size {asked.size:,}" if asked.size else ""
-            title = f"{name}: {MEASURES[name]}{sized} ({spent:.0f} s)"
+            title = f"{name}: {TITLES[name]}{sized} ({spent:.0f} s)"
             table.show(console, title, told[name])
         if asked.profile or not asked.measures:
             told["layers"], functions = profile.run(bench, asked.measures)
@@ -103,7 +109,7 @@ def _introduce(console: Console, about: dict[str, Any], asked: argparse.Namespac
 
 
 def _arguments() -> argparse.Namespace:
-    lines = "\n".join(f"  {name:<10} {text}" for name, text in MEASURES.items())
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in (MEASURES | APART).items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"{__doc__}\nmeasures:\n{lines}",
@@ -118,7 +124,7 @@ def _arguments() -> argparse.Namespace:
                         f" {', '.join(profile.KINDS)}")  # fmt: skip
     parser.add_argument("--json", type=Path, help="where the figures go")
     asked = parser.parse_args()
-    unknown = set(asked.measures) - set(MEASURES)
+    unknown = set(asked.measures) - set(MEASURES) - set(APART)
     if unknown:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}; see --help")
     asked.charts = not asked.measures and asked.size is None

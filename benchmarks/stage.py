@@ -137,7 +137,7 @@ class Stage:
         """A gunicorn that lives until the run ends or `stop`s it; the same one when asked again."""
         key = f"{app} {database_url} {workers or self.workers}"
         if key not in self._servers:
-            self._servers[key] = self._start(database_url, app, workers or self.workers)
+            self._servers[key] = self.start(database_url, workers, {}, app=app)
         return self._servers[key]
 
     def end(self, server: Gunicorn) -> None:
@@ -145,12 +145,21 @@ class Stage:
         self._servers = {key: one for key, one in self._servers.items() if one is not server}
         server.stop()
 
-    def _start(self, database_url: str, app: str, workers: int) -> Gunicorn:
+    def start(
+        self,
+        database_url: str,
+        workers: int | None,
+        environment: dict[str, str],
+        *,
+        app: str = APP,
+    ) -> Gunicorn:
+        """A gunicorn of its own with these settings, until it is stopped or the run ends."""
+        workers = workers or self.workers
         port = _free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", app],
             cwd=ROOT,
-            env=os.environ | self._environment(database_url, port, workers),
+            env=os.environ | self._environment(database_url, port, workers) | environment,
             stdout=self._log,
             stderr=self._log,
             # Ctrl-C in a terminal is for us.

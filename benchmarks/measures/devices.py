@@ -59,11 +59,16 @@ def run(bench: Bench) -> list[Row]:
 
 def _push(bench: Bench, each: int, format_: str) -> Flood:
     devices = bench.devices(USERS)
-    queues = [_requests(bench, device, each, format_) for device in devices]
-    made = _flood(bench.server, devices, queues)
+    made = flood(bench, bench.server, devices, each, format_)
     for device in devices[:: USERS // 5]:
         verify(bench, bench.database, device, each * CHANGES)
     return made
+
+
+def flood(bench: Bench, server: Gunicorn, devices: list[Device], each: int, format_: str) -> Flood:
+    """Each device pushes so many requests."""
+    queues = [_requests(bench, device, each, format_) for device in devices]
+    return _flood(server, devices, queues)
 
 
 def _requests(bench: Bench, device: Device, each: int, format_: str) -> list[bytes]:

@@ -62,6 +62,11 @@ def run(bench: Bench) -> list[Row]:
     return [Row("idle sync ÷ bare token", rate, base, GOAL, note, facts)]
 
 
+def flood(bench: Bench, server: Gunicorn, devices: list[Device], each: int) -> Flood:
+    """Each device asks so often what is new, and nothing is."""
+    return _flood(server, devices, [[_settled(bench, device)] * each for device in devices])
+
+
 def _settled(bench: Bench, device: Device) -> bytes:
     """The request of a device that has it all, and has said so."""
     changes = new_rows(1, CHANGES, 0, bench.dice)
