@@ -287,7 +287,14 @@ def _found(session: Session, event: Found, ready: bool) -> Step:
         # It falls back to its cursor: what can't be taken now is read when it can.
         return _put(session, event.name, replace(at, reading=False, behind=True)), []
     more = at.behind or event.next_page is not None
-    gone = Following(at.space, event.next_epoch, event.next_cursor, event.next_page, behind=more)
+    gone = replace(
+        at,
+        epoch=event.next_epoch,
+        cursor=event.next_cursor,
+        page=event.next_page,
+        behind=more,
+        reading=False,
+    )
     sent: list[Effect] = [] if event.message is None else [Send(event.message)]
     return _put(session, event.name, gone), sent
 
