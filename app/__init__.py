@@ -13,8 +13,8 @@ from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import auth, errors, playground, recording, routes, runtime
+from app.live import rooms, sockets
 from app.live import routes as live
-from app.live import sockets
 from app.settings import Settings
 
 # An answer of the API is data: a browser that is led to one may do nothing with it.
@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     sockets.install(app, settings.live_sockets)
     routes.install(app)
     live.install(app)
+    rooms.install(app)
     playground.install(app, settings)
     app.before_request(_stamp)
     recording.install(app, lambda: made.recorder, auth.device_of_token)

@@ -60,11 +60,17 @@ class AwarenessTable:
 
         They are remembered for a while: what others still tell again of them comes too late.
         """
-        left = [e for e in self._entries.values() if e.holder.socket == socket and not e.gone]
-        told = [entry.presence._replace(state=None) for entry in left]
-        for entry, presence in zip(left, told, strict=True):
-            self._entries[presence.client] = _Entry(presence, entry.holder, now)
+        told = [each._replace(state=None) for each in self.held_by(socket)]
+        for each in told:
+            self._entries[each.client] = self._entries[each.client]._replace(
+                presence=each, told_at=now
+            )
         return told
+
+    def held_by(self, socket: str) -> list[Presence]:
+        """Those that are here through the socket."""
+        entries = self._entries.values()
+        return [e.presence for e in entries if e.holder.socket == socket and not e.gone]
 
     def standing(self, now: float) -> list[Presence]:
         """What a newcomer is told."""

@@ -13,7 +13,10 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, Final
 
+import httpx
 import pytest
+
+from tests.contract.people import PASSWORD, new_email
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 SOURCE: Final = Path(__file__).resolve().parent / "node"
@@ -151,3 +154,58 @@ def editors() -> Iterator[Editors]:
         yield made
     finally:
         made.stop()
+
+
+class Author:
+    """A user of a running server, with one device that is logged in."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.email = url, new_email()
+        made = self.call("POST", "/v1/auth/signup", email=self.email, password=PASSWORD)
+        self.personal_space = made["personal_space"]
+        login = self.call("POST", "/v1/auth/login", email=self.email, password=PASSWORD)
+        self.token, self.device_id = login["access_token"], login["device_id"]
+        self.counter = 0
+
+    def call(self, method: str, path: str, **body: object) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"} if hasattr(self, "token") else {}
+        answer = httpx.request(
+            method, self.url + path, json=body or None, headers=headers, timeout=30
+        )
+        assert answer.status_code < 300, answer.text
+        return answer.json() if answer.content else None
+
+    def space(self, **members: str) -> str:
+        """A new shared space, with members by email and role."""
+        made: str = self.call("POST", "/v1/spaces", name="Notes")["id"]
+        for email, role in members.items():
+            self.call("PUT", f"/v1/spaces/{made}/members/{email}", role=role)
+        return made
+
+    def push(self, space: str, *ops: dict[str, Any]) -> Any:
+        """As a device does, without having pulled."""
+        self.counter += 1
+        change = {"counter": self.counter, "context": {"cursor": 0}, "at": 1, "ops": ops}
+        path = f"/v1/spaces/{space}/push"
+        return self.call("POST", path, counter=self.counter, changes=[change])
+
+    def pull(self, space: str, cursor: int = 0) -> Any:
+        return self.call("GET", f"/v1/spaces/{space}/pull?cursor={cursor}")
+
+    def log(self, space: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            after = found[-1]["position"] if found else 0
+            page = self.call("GET", f"/v1/spaces/{space}/log?after={after}")["changes"]
+            if not page:
+                return found
+            found += page
+
+
+def rooms_url(server: str) -> str:
+    """What a y-websocket provider takes for its server."""
+    return server.replace("http", "ws") + "/v1/spaces"
+
+
+def hocuspocus_url(server: str) -> str:
+    return server.replace("http", "ws") + "/v1/hocuspocus"

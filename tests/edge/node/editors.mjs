@@ -33,13 +33,27 @@ class Editor {
     const states = [...this.provider.awareness.getStates()].filter(([client]) => client !== this.doc.clientID)
     return {
       text: this.text.toString(),
+      letters: [...this.text.toString()].sort().join(''),
       synced: this.provider.synced,
       connected: this.connected(),
       saved: !this.provider.unsyncedChanges,
-      others: states.map(([, state]) => state),
+      others: states.map(([, state]) => JSON.stringify(state)).sort().map((state) => JSON.parse(state)),
       closes: this.closes,
       denials: this.denials
     }
+  }
+
+  // Everything that a client had made before its clock.
+  has (client, clock) {
+    if (Y.getState(this.doc.store, client) >= clock) return
+    return new Promise((resolve) => {
+      const look = () => {
+        if (Y.getState(this.doc.store, client) < clock) return
+        this.waiting.delete(look)
+        resolve()
+      }
+      this.waiting.add(look)
+    })
   }
 
   until (wanted, milliseconds) {
@@ -75,7 +89,7 @@ const withYWebsocket = (editor, { WebsocketProvider }, { url, room, token, resyn
 
 // One socket for all editors that name the same.
 const withHocuspocus = (editor, { url, room, token, socket, several }) => {
-  const own = socket === undefined
+  const own = editor.own = socket === undefined
   if (own || !sockets.has(socket)) {
     const made = new HocuspocusProviderWebsocket({ url, WebSocketPolyfill: WebSocket, delay: 50, minDelay: 50 })
     if (!own) sockets.set(socket, made)
@@ -111,6 +125,47 @@ const replay = async (editor, txns, socket) => {
   return patches
 }
 
+// Two who type at once: each types what they typed, once they have seen what they had seen. What a
+// transaction comes to is worked out beside the editors, in documents that hold its history only.
+const friends = async (both, { txns }) => {
+  const beside = both.map((_, agent) => Object.assign(new Y.Doc(), { clientID: agent + 1 }))
+  const seen = both.map(() => new Set())
+  const updates = []
+  const merge = (agent, parents) => {
+    const missing = []
+    for (const stack = [...parents]; stack.length;) {
+      const txn = stack.pop()
+      if (seen[agent].has(txn)) continue
+      seen[agent].add(txn)
+      missing.push(txn)
+      stack.push(...txns[txn].parents)
+    }
+    for (const txn of missing.sort((a, b) => a - b)) Y.applyUpdate(beside[agent], updates[txn])
+  }
+  for (const [txn, { agent, parents, patches }] of txns.entries()) {
+    merge(agent, parents)
+    const other = 2 - agent
+    await both[agent].has(other, Y.getState(beside[agent].store, other))
+    const text = beside[agent].getText('body')
+    beside[agent].once('update', (update) => { updates[txn] = update })
+    beside[agent].transact(() => {
+      for (const [at, deleted, inserted] of patches) {
+        if (deleted) text.delete(at, deleted)
+        if (inserted) text.insert(at, inserted)
+      }
+    })
+    seen[agent].add(txn)
+    Y.applyUpdate(both[agent].doc, updates[txn], 'typed')
+  }
+}
+
+const destroy = (name) => {
+  const { provider, socket, own } = editors.get(name)
+  provider.destroy()
+  if (own) socket.destroy()
+  editors.delete(name)
+}
+
 const commands = {
   open: ({ editor: name, kind, client, ...rest }) => {
     const doc = new Y.Doc()
@@ -130,6 +185,8 @@ const commands = {
       if (every) await new Promise((resolve) => setTimeout(resolve, every))
     }
   },
+  fill: ({ editor, at, count }) => { editors.get(editor).text.insert(at, 'x'.repeat(count)) },
+  friends: ({ both, file }) => friends(both.map((name) => editors.get(name)), typed(file)),
   state: ({ editor }) => editors.get(editor).state(),
   until: ({ editor, milliseconds, ...wanted }) => editors.get(editor).until(wanted, milliseconds ?? 20_000),
   // Waits until the text is that of the trace.
@@ -156,11 +213,11 @@ const commands = {
   disconnect: ({ editor }) => { (editors.get(editor).socket ?? editors.get(editor).provider).disconnect() },
   connect: ({ editor }) => { (editors.get(editor).socket ?? editors.get(editor).provider).connect() },
   detach: ({ editor }) => { editors.get(editor).provider.detach() },
-  destroy: ({ editor }) => {
-    const found = editors.get(editor)
-    found.provider.destroy()
-    found.socket?.destroy()
-    editors.delete(editor)
+  destroy: ({ editor }) => destroy(editor),
+  clear: () => {
+    for (const editor of [...editors.keys()]) destroy(editor)
+    for (const socket of sockets.values()) socket.destroy()
+    sockets.clear()
   },
   replay: async ({ editor, file, txns }) => {
     const found = editors.get(editor)

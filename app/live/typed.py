@@ -1,0 +1,153 @@
+"""What was typed, on its way into the log: one transaction for all that has been gathered.
+
+Each user writes through their own replica of the server's (app/writers.py), each editor its own
+change, its updates merged: so the log says who typed, and what can't be taken is its author's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from app import writers
+from app.access import Visit, open_space
+from app.exchange import push
+from storage import documents as stored
+from storage.spaces import Space
+from storage.sql import Cursor, cursor
+from sync import documents
+from sync.changes import BadChange, Change, Context, Edit
+from sync.errors import Refused, SyncError, Unavailable
+from sync.limits import Limits
+from sync.requests import SpaceRequest
+
+if TYPE_CHECKING:
+    from app.live.room import Member
+
+
+RESTORED: Final = "The log was restored from a backup: come back, and give what it lacks."
+
+
+class DocumentKey(NamedTuple):
+    """One field of one record."""
+
+    space: UUID
+    collection: str
+    id: str
+    field: str
+
+
+class Typed(NamedTuple):
+    """An update, checked, and whose it is."""
+
+    member: Member
+    update: bytes
+
+
+@dataclass(slots=True)
+class Committed:
+    """What became of it. `others`: what was written meanwhile through other doors, merged."""
+
+    epoch: int = 0
+    head: int = 0
+    others: bytes | None = None
+    saved: dict[Member, bytes] = field(default_factory=dict)
+    refused: dict[Member, SyncError] = field(default_factory=dict)
+
+
+class Stand(NamedTuple):
+    """Up to where a room was told."""
+
+    epoch: int
+    position: int
+
+
+def commit(
+    connection: Connection,
+    key: DocumentKey,
+    stand: Stand,
+    batch: Iterable[Typed],
+    limits: Limits,
+    now_ms: int,
+) -> Committed:
+    """Writes it all. The transaction is the caller's to commit.
+
+    Raises `Unavailable` where the log is not the one that the room was told of: a restored one.
+    """
+    done = Committed()
+    cur = cursor(connection)
+    for merged in _by_user(batch).values():
+        who = next(iter(merged)).who
+        try:
+            space = open_space(cur, writers.as_writer(who), str(key.space), "write", lock=True)
+        except SyncError as error:
+            done.refused |= dict.fromkeys(merged, error)
+            continue
+        _meet(cur, key, stand, space, done)
+        visit = Visit(writers.as_writer(who), now_ms)
+        _write(cur, key, stand, space, visit, merged, limits, done)
+    return done
+
+
+def _by_user(batch: Iterable[Typed]) -> Mapping[UUID, Mapping[Member, bytes]]:
+    gathered: dict[Member, list[bytes]] = {}
+    for member, update in batch:
+        gathered.setdefault(member, []).append(update)
+    users: dict[UUID, dict[Member, bytes]] = {}
+    for member, updates in gathered.items():
+        merged = updates[0] if len(updates) == 1 else documents.merge(updates)
+        users.setdefault(member.who.user_id, {})[member] = merged
+    return users
+
+
+def _meet(cur: Cursor, key: DocumentKey, stand: Stand, space: Space, done: Committed) -> None:
+    """What others wrote since the room was told, before its own writing moves the head on."""
+    if done.head:
+        return
+    if space.epoch != stand.epoch or space.head < stand.position:
+        raise Unavailable("unavailable", RESTORED)
+    if space.head > stand.position:
+        done.others = written_after(cur, key, stand.position)
+    done.epoch, done.head = space.epoch, space.head
+
+
+def _write(
+    cur: Cursor,
+    key: DocumentKey,
+    stand: Stand,
+    space: Space,
+    visit: Visit,
+    merged: Mapping[Member, bytes],
+    limits: Limits,
+    done: Committed,
+) -> None:
+    members = dict(enumerate(merged, space.counter + 1))
+    context = Context(cursor=stand.position, epoch=stand.epoch)
+    changes: list[Change | BadChange] = [
+        Change(counter, context, visit.received_at, [Edit(*key[1:], merged[member])])
+        for counter, member in members.items()
+    ]
+    part = SpaceRequest(cursor=stand.position, counter=max(members), changes=changes)
+    plan = push(cur, space, visit, part, limits)
+    done.head = max(done.head, plan.head)
+    refused = {
+        counter: Refused(str(error["code"]), str(error["detail"]))
+        for counter, error in plan.rejected
+    }
+    for counter, member in members.items():
+        if counter in refused:
+            done.refused[member] = refused[counter]
+        elif counter > plan.accepted:
+            done.refused[member] = Unavailable("too_busy", "Too much was typed at once.")
+        else:
+            done.saved[member] = merged[member]
+
+
+def written_after(cur: Cursor, key: DocumentKey, position: int) -> bytes | None:
+    """What was written after the position, merged; None: nothing."""
+    found = stored.after(cur, *key, position)
+    return documents.merge([each.update for each in found]) if found else None

@@ -1,0 +1,37 @@
+"""The server's own replicas: through one of them a user writes who is here without a device's log.
+
+What is typed into an open document has no device that counts changes. Each user has one replica
+for it, with the platform `rejoin`; the space's lock orders its counters, whatever the worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection
+
+from app.auth import Principal
+from storage import accounts
+from storage.accounts import Registration
+
+PLATFORM: Final = "rejoin"
+NAME: Final = "Open documents"
+
+
+def writer_of(user_id: UUID) -> UUID:
+    """The device that stands for the user's open documents, in every log."""
+    return uuid5(user_id, PLATFORM)
+
+
+def as_writer(who: Principal) -> Principal:
+    """The same user, through that device."""
+    return replace(who, device_id=writer_of(who.user_id))
+
+
+def register(connection: Connection, user_id: UUID, now: datetime) -> None:
+    """Make it, where there is none yet."""
+    made = Registration(writer_of(user_id), user_id, NAME, PLATFORM, None, None)
+    accounts.register_device(connection, made, now)
