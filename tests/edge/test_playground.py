@@ -131,6 +131,11 @@ class Visitor:
         self.page.goto(f"{self.url}/demo")
         self.page.locator(".pane").nth(1).wait_for()
 
+    def come_to_type(self) -> None:
+        self.come()
+        for name in ("Phone", "Laptop"):
+            expect(self.pane(name).text).to_be_enabled()
+
     def pane(self, name: str) -> Pane:
         return Pane(self.page.locator(f".pane[data-device={name}]"))
 
@@ -203,6 +208,12 @@ def visitor(browser: Browser, server: LiveServer) -> Iterator[Visitor]:
     made.context.close()
 
 
+def type_at(pane: Pane, place: int, text: str) -> None:
+    pane.text.focus()
+    pane.text.evaluate("(area, place) => area.setSelectionRange(place, place)", place)
+    pane.text.press_sequentially(text)
+
+
 def without_sockets(visitor: Visitor) -> None:
     """From the next load of the page on, no websocket goes through."""
     visitor.page.route_web_socket("**/v1/live", lambda socket: socket.close())
@@ -265,6 +276,26 @@ def test_a_conflict_is_shown_in_both_panes_with_both_sides_and_one_click_settles
 
 
 @WANTS_CHROMIUM
+def test_what_came_while_a_person_was_typing_is_met_not_overwritten(visitor: Visitor) -> None:
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    box = phone.items.first.get_by_label("Title", exact=True)
+    box.press("End")
+    box.press("!")
+    # By its events, which leave the focus where it is.
+    laptop.items.first.get_by_label("Title", exact=True).evaluate("""(box) => {
+        box.value = "Oat milk";
+        for (const name of ["input", "change"]) box.dispatchEvent(new Event(name));
+    }""")
+    visitor.in_step(2)
+    expect(box).to_have_value("Milk!")
+    box.press("Enter")
+    for pane in (phone, laptop):
+        expect(pane.conflict.get_by_role("button")).to_have_count(2)
+
+
+@WANTS_CHROMIUM
 def test_what_was_edited_offline_survives_a_reload_and_goes_up_once(visitor: Visitor) -> None:
     phone, laptop = apart(visitor)
     before = laptop.shown()
@@ -275,6 +306,72 @@ def test_what_was_edited_offline_survives_a_reload_and_goes_up_once(visitor: Vis
     visitor.in_step(2 + 5 + 6)
     assert phone.shown() == laptop.shown()
     assert phone.shown()[0][2] == "5"
+
+
+@WANTS_CHROMIUM
+@pytest.mark.usefixtures("yjs")
+def test_a_text_that_both_panes_typed_in_apart_holds_what_both_typed(visitor: Visitor) -> None:
+    visitor.come_to_type()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.text.press_sequentially("one  two")
+    expect(laptop.text).to_have_value("one  two")
+    laptop.flip()
+    type_at(laptop, 4, "by the laptop 💻, ")
+    type_at(phone, 4, "by the phone ☎,")
+    phone.text.press("Home")
+    phone.text.press("Delete")
+    visitor.page.reload()
+    expect(laptop.text).to_have_value("one by the laptop 💻,  two")
+    laptop.flip()
+    visitor.in_step(1)
+    text = phone.text.input_value()
+    expect(laptop.text).to_have_value(text)
+    assert sorted(text) == sorted("ne by the laptop 💻, by the phone ☎, two")
+    for part in ("ne ", "by the laptop 💻, ", "by the phone ☎,", " two"):
+        assert part in text
+    # Once more from nothing but what the two databases hold.
+    visitor.page.reload()
+    for pane in (phone, laptop):
+        expect(pane.text).to_have_value(text)
+
+
+@WANTS_CHROMIUM
+@pytest.mark.usefixtures("yjs")
+def test_the_caret_stays_where_a_person_types_while_others_write_before_it(
+    visitor: Visitor,
+) -> None:
+    visitor.come_to_type()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.text.press_sequentially("end")
+    expect(laptop.text).to_have_value("end")
+    laptop.text.press("Home")
+    laptop.text.press_sequentially("begin, ")
+    expect(phone.text).to_have_value("begin, end")
+    assert phone.text.evaluate("area => area.selectionStart") == len("begin, end")
+
+
+@WANTS_CHROMIUM
+def test_the_stretch_that_typing_replaced_never_cuts_a_pair(visitor: Visitor) -> None:
+    difference = "async (both) => (await import('/demo/text.js')).difference(...both)"
+    for pair in (
+        " a",
+        "aaa aa",
+        "ab b",
+        "😀 😁",
+        "a😀 a😀😀",
+        "😀😀 😀",
+        "x😀y x😁y",
+        "😀 🨀",
+        "abab ab",
+    ):
+        before, after = pair.split(" ")
+        step = visitor.page.evaluate(difference, [before, after])
+        units = before.encode("utf-16-le")
+        at, end = 2 * step["at"], 2 * (step["at"] + step["gone"])
+        made = units[:at] + step["come"].encode("utf-16-le") + units[end:]
+        assert made.decode("utf-16-le") == after
+        for part in (units[:at], units[at:end], units[end:]):
+            part.decode("utf-16-le")
 
 
 @WANTS_CHROMIUM
@@ -474,6 +571,28 @@ def test_the_page_loads_with_what_it_holds_while_the_server_is_away(
     visitor.in_step(2)
     assert phone.shown() == laptop.shown()
     visitor.context.close()
+
+
+@WANTS_CHROMIUM
+def test_a_delta_that_replaces_a_row_drops_what_it_does_not_name(visitor: Visitor) -> None:
+    old = {
+        "collection": "items",
+        "id": "a",
+        "fields": {"title": "Milk", "votes": 2},
+        "conflicts": {"title": [{"value": "Milk"}, {"value": "Tea"}]},
+        "documents": {"body": ["AAA="]},
+    }
+    delta = {"collection": "items", "id": "a", "replace": True, "fields": {"done": True}}
+    absorbed = "async (both) => (await import('/demo/records.js')).absorbed(...both)"
+    made = visitor.page.evaluate(absorbed, [old, delta])
+    assert made == {
+        "collection": "items",
+        "id": "a",
+        "fields": {"done": True},
+        "conflicts": {},
+        "documents": {},
+    }
+    assert visitor.page.evaluate(absorbed, [old, delta | {"deleted": True}]) is None
 
 
 # The route ----------------------------------------------------------------------------------

@@ -36,8 +36,11 @@ export class Pane {
   }
 
   useYjs(yjs) {
-    this.text = new Text(this.#find("textarea"), this.device, yjs, (edit) => this.#act(edit));
+    const area = this.#find("textarea");
+    this.text = new Text(area, this.device, yjs, (edit) => this.#act(edit));
     this.text.show();
+    // Before this, what somebody typed would have gone nowhere.
+    area.disabled = false;
   }
 
   withoutText(sentence) {

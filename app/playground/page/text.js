@@ -51,7 +51,7 @@ export class Text {
   #typed() {
     const [before, after] = [this.text.toString(), this.area.value];
     if (before === after) return;
-    const { at, gone, come } = difference(before, after);
+    const { at, gone, come } = difference(before, after, this.area.selectionEnd);
     this.document.transact(() => {
       if (gone) this.text.delete(at, gone);
       if (come) this.text.insert(at, come);
@@ -67,14 +67,20 @@ export class Text {
 }
 
 // One stretch that was replaced: `gone` characters at `at` by the text `come`. Never half a
-// surrogate pair.
-export function difference(before, after) {
-  let at = 0;
+// surrogate pair. What stands after the caret was not typed: a blank typed before a blank is the
+// first of the two, and merges as that.
+export function difference(before, after, caret = after.length) {
   const most = Math.min(before.length, after.length);
-  while (at < most && before[at] === after[at]) at += 1;
+  const alike = (from, to) => {
+    let same = from;
+    while (same < to && before.at(-1 - same) === after.at(-1 - same)) same += 1;
+    return same;
+  };
+  let same = alike(0, Math.min(most, after.length - caret));
+  let at = 0;
+  while (at < most - same && before[at] === after[at]) at += 1;
+  if (same === after.length - caret) same = alike(same, most - at);
   if (at > 0 && isHigh(before.charCodeAt(at - 1))) at -= 1;
-  let same = 0;
-  while (same < most - at && before.at(-1 - same) === after.at(-1 - same)) same += 1;
   if (same > 0 && isLow(before.charCodeAt(before.length - same))) same -= 1;
   return { at, gone: before.length - at - same, come: after.slice(at, after.length - same) };
 }
