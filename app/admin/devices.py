@@ -24,6 +24,7 @@ from storage.casefile import SpaceRow
 from storage.events import NO_SPACE
 from storage.search import DeviceQuery, DeviceRow
 from storage.states import FLAGS
+from sync.changes import Natural
 from sync.diagnosis import Facts, Finding, SpaceFacts, diagnose
 from sync.errors import NotFound
 
@@ -49,7 +50,7 @@ def device(connection: Connection, id_: UUID, now: int) -> DeviceShown:
 
 def timeline(connection: Connection, id_: UUID, page: str | None, limit: int) -> Timeline:
     """The device's events, the newest first."""
-    before = read_page("events", page, tuple[int, str, str, UUID])
+    before = read_page("events", page, tuple[Natural, str, str, UUID])
     rows = casefile.timeline(connection, id_, before, limit + 1)
     shown, token = page_of(
         "events", rows, limit, lambda e: [e.minute, e.kind, e.code, e.space or NO_SPACE]

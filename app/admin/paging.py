@@ -40,8 +40,9 @@ def read_page(kind: str, token: str | None, type_: type[T]) -> T | None:
         if whole[:_CHECK_BYTES] != _check(packed):
             raise BadRequest("bad_page")
         named, key = msgspec.msgpack.decode(packed, type=tuple[str, msgspec.Raw])
-        require_clean(str(msgspec.msgpack.decode(key)))
         found = msgspec.msgpack.decode(key, type=type_)
+        for part in msgspec.msgpack.decode(key):
+            require_clean(part if isinstance(part, str) else "")
     except (ValueError, msgspec.MsgspecError, RecursionError):
         raise BadRequest("bad_page") from None
     if named != kind:

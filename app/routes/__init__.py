@@ -29,7 +29,7 @@ class SpaceConverter(BaseConverter):
 
 def install(app: Flask) -> None:
     """Add all routes."""
-    from app.admin import routes as admin
+    from app.admin import log_routes as admin
     from app.routes import accounts, devices, info, spaces, sync
 
     app.url_map.converters["space"] = SpaceConverter

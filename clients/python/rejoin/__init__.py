@@ -19,8 +19,10 @@ from rejoin.errors import (
     Stuck,
     TrackingError,
 )
+from rejoin.live import Live
 from rejoin.loop import Progress, SyncResult
 from rejoin.report import Aside, Conflict, Refused, Sibling, SpaceStatus, Status
+from rejoin.rowwatch import RowChange
 from rejoin.transport import Http, HttpAnswer
 
 __all__ = [
@@ -30,11 +32,13 @@ __all__ = [
     "Database",
     "Http",
     "HttpAnswer",
+    "Live",
     "NotLoggedIn",
     "Offline",
     "Progress",
     "Refused",
     "RejoinError",
+    "RowChange",
     "ServerRefused",
     "Sibling",
     "SpaceStatus",

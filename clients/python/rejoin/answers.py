@@ -36,6 +36,9 @@ class SpaceAnswer:
     cursor: int | None
     head: int | None
     error: Problem | None
+    covered: int | None
+    """Own changes up to this counter are in the records, as of the cursor. In a sync answer it is
+    `accepted`; a live delta may have been read before the change that is accepted already."""
 
 
 def as_object(value: Json) -> JsonObject:
@@ -100,4 +103,5 @@ def read_space(value: Json) -> SpaceAnswer:
         cursor=as_int(members.get("cursor")),
         head=as_int(members.get("head")),
         error=read_problem(members["error"]) if members.get("error") else None,
+        covered=as_int(members.get("accepted")),
     )

@@ -18,6 +18,7 @@ from rejoin.outbox import seal
 from rejoin.overlay import shown
 from rejoin.replica import At, Replica
 from rejoin.rows import Key, Write, Writer, column_value, read_row
+from rejoin.rowwatch import RowWatch, Watch
 from rejoin.schema import KEY_NAMES
 from rejoin.shape import quote
 from rejoin.values import SqlValue
@@ -44,7 +45,9 @@ def writing(db: sqlite3.Connection) -> Iterator[None]:
 class Applying:
     """The inside of one transaction that writes to the app's tables."""
 
-    def __init__(self, db: sqlite3.Connection, space: int, now_ms: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, space: int, now_ms: int, watch: Watch | None
+    ) -> None:
         self.db = db
         self.now_ms = now_ms
         self.replica = Replica(db, space)
@@ -54,6 +57,7 @@ class Applying:
             for no, record_id in db.execute("SELECT collection, id FROM rejoin_strays")
         }
         self._space = space
+        self._watching = RowWatch(db, space, watch) if watch else None
         self._seen: int = db.execute(
             "SELECT cursor FROM rejoin_spaces WHERE no = ?", (space,)
         ).fetchone()[0]
@@ -65,6 +69,8 @@ class Applying:
             if (home := self.replica.homes.get(no)) and home.space == self._space:
                 self.replica.show((no, record_id))
         writes = self.replica.writes(self.strays)
+        if self._watching:
+            self._watching.before(self.writer, self.replica)
         self.writer.close()
         self.writer = Writer(self.db, self.replica.homes.values())
         refused = self.writer.write(writes)
@@ -199,6 +205,16 @@ class Applying:
             ).fetchall()
         ]
 
+    def changed_all(self, home: Collection) -> None:
+        """All rows of a table are others now, without a look at each."""
+        if self._watching:
+            self._watching.all_of(home)
+
+    def tell(self) -> None:
+        """After the commit: who watches hears which rows are not as they were."""
+        if self._watching:
+            self._watching.after(self.writer)
+
     def _put_parents_back(self, parent: Collection | None, child: str) -> bool:
         if parent is None:
             return False
@@ -233,7 +249,9 @@ def _without_collector() -> Iterator[None]:
 
 
 @contextmanager
-def applying(db: sqlite3.Connection, space: int, now_ms: int) -> Iterator[Applying]:
+def applying(
+    db: sqlite3.Connection, space: int, now_ms: int, watch: Watch | None = None
+) -> Iterator[Applying]:
     """The transaction around everything that writes remote changes into the app's tables."""
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -242,13 +260,14 @@ def applying(db: sqlite3.Connection, space: int, now_ms: int) -> Iterator[Applyi
             seal(db)
             watched = joins_in(db)
             db.execute("UPDATE rejoin_state SET applying = ?", (2 if watched else 1,))
-            frame = Applying(db, space, now_ms)
+            frame = Applying(db, space, now_ms, watch)
             yield frame
             try:
                 frame.finish(watched)
                 frame.commit()
             finally:
                 frame.writer.close()
+        frame.tell()
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")

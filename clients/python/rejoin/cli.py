@@ -8,13 +8,16 @@ import json
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import rejoin
 from rejoin.errors import RejoinError
 from rejoin.loop import Progress
 from rejoin.report import Conflict, when
+from rejoin.rowwatch import RowChange
 from rejoin.shape import quote
 from rejoin.spaces import PERSONAL
 from rejoin.values import to_json
@@ -67,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     account(clone)
     clone.add_argument("--space", default=PERSONAL)
     command("sync", _sync, "push what is pending, pull what is new")
+    live = command("live", _live, "stay connected; print changes as they are made and as they come")
+    live.add_argument("--seconds", type=float, help="end by itself after so long")
     command("status", _status, "what is pending and what went wrong, in words")
     command("conflicts", _conflicts, "cells with concurrent values; a plain UPDATE settles one")
     log = command("log", _log, "this device's own changes and what became of them")
@@ -146,6 +151,38 @@ def _sync(asked: argparse.Namespace) -> int:
         if done.rejected or done.errors:
             print(db.status())
     return 1 if done.errors else 0
+
+
+def _live(asked: argparse.Namespace) -> int:
+    """`>` is written on this device, `<` came from others. Ends with Ctrl-C."""
+    with rejoin.open(asked.file) as db:
+        live = db.live(
+            lambda rows: print(*(_row_said(db, row) for row in rows), sep="\n", flush=True),
+            on_presence=lambda _space, device, state: print(
+                f"  {device} {'left' if state is None else json.dumps(state)}", flush=True
+            ),
+            on_state=lambda state, words: print(
+                f"- {state}{f': {words}' if words else ''}", file=sys.stderr, flush=True
+            ),
+        )
+        with suppress(KeyboardInterrupt):
+            live.wait_until("stopped", timeout_s=asked.seconds or threading.TIMEOUT_MAX)
+        if live.state == "stopped":
+            raise RejoinError(live.words)
+    return 0
+
+
+def _row_said(db: rejoin.Database, row: RowChange) -> str:
+    mark = "<" if row.by_others else ">"
+    if row.key is None:
+        return f"{mark} {row.table}: any row may be another one"
+    name = f"{mark} {row.table} {', '.join(map(str, row.key))}"
+    values = db.read(row.table, row.key)
+    if row.gone or values is None:
+        return f"{name}: gone"
+    return f"{name}: " + " ".join(
+        f"{column}={values[column]!r}" for column in values if column in row.columns
+    )
 
 
 def _status(asked: argparse.Namespace) -> int:

@@ -22,16 +22,21 @@ from urllib.parse import quote as escape
 from rejoin import account, catalog, collections, loop, report, schema, settle, spaces
 from rejoin.answers import as_object, as_text
 from rejoin.apply import writing
+from rejoin.bell import Bell
 from rejoin.errors import Busy, NotLoggedIn, RejoinError, ServerRefused, TrackingError
 from rejoin.foreign import make_table
+from rejoin.line import Dial, dial
+from rejoin.live import Live, State
 from rejoin.loop import Loop, Progress, SyncResult
 from rejoin.outbox import seal
 from rejoin.report import Conflict, Status
+from rejoin.rows import read_row
+from rejoin.rowwatch import RowChange, Watch
 from rejoin.schema import get_meta, set_meta
 from rejoin.shape import quote, read_shape
 from rejoin.track import track, untrack
 from rejoin.transport import Http, Session, Urllib3
-from rejoin.values import JsonObject, compact
+from rejoin.values import Json, JsonObject, SqlValue, compact
 
 Params = Sequence[Any] | dict[str, Any]
 """As sqlite3 takes them."""
@@ -90,6 +95,9 @@ class Database:
         self._pool = Urllib3() if http is None else None
         self.http: Http = http if http is not None else cast("Http", self._pool)
         self._sleep, self._rand, self._clock = sleep, rand, clock
+        self._foreign_keys = foreign_keys
+        self._dial: Dial = dial
+        self._lives: list[Live] = []
         self._password: str | None = None
         if server is not None:
             set_meta(self._db, "server", server)
@@ -104,7 +112,9 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Closes both connections. Nothing is lost: all state is in the file."""
+        """Stops what is live and closes both connections. All state is in the file."""
+        for one in self._lives:
+            one.stop()
         self.connection.close()
         self._db.close()
         if self._pool:
@@ -117,7 +127,10 @@ class Database:
         if self._bare_write(sql):
             with self.transaction():
                 return self.connection.execute(sql, params)
-        return self.connection.execute(sql, params)
+        done = self.connection.execute(sql, params)
+        if self._lives and not self.connection.in_transaction:
+            self._ring()  # a COMMIT, perhaps
+        return done
 
     def executemany(self, sql: str, rows: Iterable[Params]) -> sqlite3.Cursor:
         """One statement for many rows. Outside a transaction: all of them one change."""
@@ -151,6 +164,14 @@ class Database:
         except BaseException:
             _undo(db, inside)
             raise
+        self._ring()
+
+    def read(self, table: str, key: Sequence[SqlValue]) -> dict[str, SqlValue] | None:
+        """A row of a tracked table by its key, say of a `RowChange`; None where there is none."""
+        for home in collections.read_all(self._db).values():
+            if home.name == table and home.tracked:
+                return read_row(self.connection, home, tuple(key))
+        return None
 
     # ---- what is tracked
 
@@ -255,7 +276,7 @@ class Database:
 
     def signup(self, email: str, password: str, **device: str) -> None:
         """Makes an account and logs this device in."""
-        self._session().anonymous("/v1/auth/signup", {"email": email, "password": password})
+        self.session().anonymous("/v1/auth/signup", {"email": email, "password": password})
         self.login(email, password, **device)
 
     def login(
@@ -274,7 +295,7 @@ class Database:
         """
         account.log_in(
             self._db,
-            self._session(),
+            self.session(),
             account.Login(email, password, name, platform, app_version),
         )
         self._password = password
@@ -283,7 +304,7 @@ class Database:
     def logout(self) -> None:
         """Ends the login; data and pending changes stay."""
         refresh = get_meta(self._db, "refresh_token")
-        session = self._session()
+        session = self.session()
         if refresh:
             with suppress(ServerRefused):  # it may have ended already
                 session.anonymous("/v1/auth/logout", {"refresh_token": refresh})
@@ -294,16 +315,16 @@ class Database:
 
     def spaces(self) -> list[JsonObject]:
         """The spaces that the account may read, as the server lists them."""
-        listed = self._session().get("/v1/spaces").get("spaces")
+        listed = self.session().get("/v1/spaces").get("spaces")
         return [as_object(one) for one in (listed if isinstance(listed, list) else [])]
 
     def create_space(self, name: str) -> str:
         """Makes a shared space; returns its id, for `track(…, space=id)`."""
-        return as_text(self._session().send("/v1/spaces", compact({"name": name})).get("id"))
+        return as_text(self.session().send("/v1/spaces", compact({"name": name})).get("id"))
 
     def share(self, space: str, email: str, role: str = "editor") -> None:
         """Gives somebody a role in a space: owner, editor or viewer."""
-        self._session().send(
+        self.session().send(
             f"/v1/spaces/{escape(space)}/members/{escape(email)}", compact({"role": role}), "PUT"
         )
 
@@ -319,18 +340,23 @@ class Database:
         May be called again after any error, or after the process was killed at any point.
         """
         self._not_inside()
-        session = self._session()
-        session.password = self._password
+        return self.sync_watched(None, progress)
+
+    def sync_watched(
+        self, watch: Watch | None, progress: Callable[[Progress], None] | None = None
+    ) -> SyncResult:
+        """As `sync()`; `watch` is told which rows it changed."""
         run = Loop(
             self._db,
-            session,
+            self.session(),
             self.now_ms,
             progress,
             get_meta(self._db, "app_version"),
             self._credentials,
+            watch,
         )
         try:
-            loop.retry_aside(self._db, self.now_ms())
+            loop.retry_aside(self._db, self.now_ms(), watch)
             result = run.run()
         except RejoinError as error:
             loop.remember(self._db, str(error), self.now_ms())
@@ -377,11 +403,61 @@ class Database:
     def _personal(self) -> str:
         return str(self._db.execute("SELECT id FROM rejoin_spaces WHERE no = 1").fetchone()[0])
 
-    def _session(self) -> Session:
+    # ---- live
+
+    def live(
+        self,
+        on_change: Callable[[list[RowChange]], None] | None = None,
+        *,
+        on_presence: Callable[[str, str, Json], None] | None = None,
+        on_state: Callable[[State, str], None] | None = None,
+    ) -> Live:
+        """Starts a thread that sends changes as they are made and takes others' as they come.
+
+        It goes by websocket, long poll or plain sync, whichever the network lets through, through
+        any number of reconnects, until `stop()` or `close()`, or until this login has ended (see
+        `Live.state` and `Live.words`). The callbacks are called from that thread, after the local
+        commit, so use a connection of the thread's own in them: `on_change` gets the rows that
+        changed, `on_presence` gets space, device and state (None: gone), `on_state` the state and
+        why. Raises NotLoggedIn.
+        """
+        self.session().token()
+        made = Live(
+            self._again, on_change, on_presence, on_state, self._rand, self._personal(), self._dial
+        )
+        self._lives.append(made)
+        return made
+
+    def _again(self, bell: Bell) -> Database:
+        """The file once more, for a thread."""
+        http = None if self._pool else self.http
+        made = Database(
+            self.path, None, self._foreign_keys, http, bell.sleep, self._rand, self._clock, None
+        )
+        made._password = self._password
+        return made
+
+    def _ring(self) -> None:
+        for one in self._lives:
+            one.ring()
+
+    @property
+    def file(self) -> sqlite3.Connection:
+        """Rejoin's own connection: for its own parts."""
+        return self._db
+
+    def server(self) -> str:
+        """The server's address. Raises NotLoggedIn where none was ever given."""
         server = get_meta(self._db, "server")
         if server is None:
             raise NotLoggedIn("No server is set: open the file with server='http://…' once.")
-        return Session(self._db, server, self.http, self._sleep, self._rand)
+        return server
+
+    def session(self) -> Session:
+        """Requests in this device's name."""
+        made = Session(self._db, self.server(), self.http, self._sleep, self._rand)
+        made.password = self._password
+        return made
 
     def _not_inside(self) -> None:
         if self.connection.in_transaction:

@@ -16,10 +16,11 @@ from rejoin.answers import as_int, as_object, as_text, read_space
 from rejoin.apply import writing
 from rejoin.errors import NotLoggedIn, ServerRefused
 from rejoin.outbox import renumbered, seal
+from rejoin.request import part_text
 from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
-from rejoin.values import JsonObject, compact
+from rejoin.values import JsonObject, compact, parse
 
 
 def resolve(
@@ -56,8 +57,6 @@ def ask_known(db: sqlite3.Connection, session: Session, now_ms: int) -> None:
 
 def _questions(db: sqlite3.Connection) -> Iterator[list[tuple[Space, str, set[int]]]]:
     """All pending changes in one go; more than a request holds in several."""
-    from rejoin.loop import part_text
-
     rest = [(space, _bodies(db, space)) for space in spaces.read_all(db)]
     most = limits.read(db)
     first = True
@@ -209,8 +208,6 @@ def _renumber(db: sqlite3.Connection, space: Space, old: str) -> None:
 
 
 def _parsed(text: str | None) -> JsonObject:
-    from rejoin.values import parse
-
     return as_object(parse(text)) if text else {}
 
 

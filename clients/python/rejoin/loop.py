@@ -10,10 +10,12 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rejoin import catalog, fork, limits, settle, spaces
+from rejoin import catalog, fork, limits, request, settle, spaces
 from rejoin.answers import Problem, SpaceAnswer, as_object, as_text, read_space
 from rejoin.apply import applying, writing
 from rejoin.errors import ServerRefused, Stuck
+from rejoin.request import Part
+from rejoin.rowwatch import Watch
 from rejoin.schema import get_meta, set_meta
 from rejoin.spaces import Space
 from rejoin.transport import Session
@@ -50,20 +52,6 @@ class SyncResult:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One space's part of a request, and what it was made from."""
-
-    space: Space
-    text: str
-    held: range
-    """The counters of the changes in it."""
-
-    @property
-    def changes(self) -> int:
-        return len(self.held)
-
-
 class Loop:
     """One `sync()`. `now_ms` is the device's wall clock, skew included."""
 
@@ -75,6 +63,7 @@ class Loop:
         progress: Callable[[Progress], None] | None,
         app_version: str | None,
         credentials: Callable[[], tuple[str, str] | None],
+        watch: Watch | None = None,
     ) -> None:
         self._db = db
         self._session = session
@@ -82,6 +71,7 @@ class Loop:
         self._progress = progress or (lambda _: None)
         self._app_version = app_version
         self._credentials = credentials
+        self._watch = watch
         self._failed: dict[int, str] = {}
         self._muted: set[int] = set()
         self._ask_again: set[int] = set()
@@ -145,7 +135,7 @@ class Loop:
 
     def _round(self, work: list[Space]) -> None:
         device = get_meta(self._db, "device_id")
-        parts = self._parts(work)
+        parts = request.parts(self._db, work, limits.read(self._db), self._muted)
         envelope = self.envelope(self._db, self._now_ms(), self._app_version)
         text = (
             envelope[:-1]
@@ -197,29 +187,6 @@ class Loop:
             client["oldest_pending_at"] = oldest
         return compact({"sent_at": now_ms, "client": client})
 
-    def _parts(self, work: list[Space]) -> list[Part]:
-        most = limits.read(self._db)
-        room, size = most.changes, most.bytes
-        parts = []
-        for space in work:
-            bodies: list[str] = []
-            first = 0
-            if space.no not in self._muted:
-                for counter, body in self._db.execute(
-                    "SELECT counter, body FROM rejoin_changes WHERE space = ? AND state = 'pending'"
-                    " ORDER BY counter LIMIT ?",
-                    (space.no, room),
-                ):
-                    size -= len(body.encode())
-                    if size < 0 and len(bodies) + most.changes - room > 0:
-                        break
-                    first = first or counter
-                    bodies.append(body)
-            room -= len(bodies)
-            held = range(first, first + len(bodies))
-            parts.append(Part(space, part_text(space, bodies), held))
-        return parts
-
     def _settle(self, part: Part, answer: SpaceAnswer) -> None:
         space = part.space
         before = spaces.pending(self._db, space.no)
@@ -228,10 +195,16 @@ class Loop:
         if answer.raw_records:
             self._progress(Progress("pull", space.id, received, _estimate(answer, space, received)))
         settle.settle(
-            self._db, space, answer, self._now_ms(), part.held, muted=space.no in self._muted
+            self._db,
+            space,
+            answer,
+            self._now_ms(),
+            part.held,
+            muted=space.no in self._muted,
+            watch=self._watch,
         )
         self._ask_again.discard(space.no)
-        if part.changes or space.no in self._muted:
+        if part.held or space.no in self._muted:
             self._db.execute(
                 "UPDATE rejoin_spaces SET read_only = ? WHERE no = ?",
                 (space.no in self._muted, space.no),
@@ -243,7 +216,7 @@ class Loop:
         self.result.pulled += len(answer.raw_records)
         self.result.rejected += len(answer.rejected)
         self.result.pushed += sum(c <= (answer.accepted or 0) for c in part.held)
-        if part.changes:
+        if part.held:
             self._progress(Progress("push", space.id, max(0, before - after), before))
 
     def _trouble(self, part: Part, problem: Problem) -> None:
@@ -264,13 +237,13 @@ class Loop:
 
     def _refused_space(self, part: Part, problem: Problem) -> None:
         space = part.space
-        if part.changes:
+        if part.held:
             self._muted.add(space.no)  # perhaps a viewer, who may read: ask without them
             self._ask_again.add(space.no)
             return
         words = f"This space is not open to this account ({problem.code})."
         if space.pulled:
-            settle.withdraw(self._db, space, problem, self._now_ms())
+            settle.withdraw(self._db, space, problem, self._now_ms(), self._watch)
         if space.pulled or space.withdrawn:
             words += (
                 " Its rows were removed from this device; changes that had not been sent are"
@@ -299,21 +272,6 @@ class Loop:
         self._db.execute("UPDATE rejoin_spaces SET error = ? WHERE no = ?", (words, space.no))
 
 
-def part_text(space: Space, bodies: list[str]) -> str:
-    """One space's object in a request; members that say nothing are left out."""
-    members: JsonObject = {}
-    if space.epoch is not None:
-        members["epoch"] = space.epoch
-    members["cursor"] = space.pull_cursor
-    members["counter"] = space.counter
-    if space.discarded is not None:
-        members["discarded"] = space.discarded
-    if space.page is not None:
-        members["page"] = space.page
-    text = compact(members)
-    return f'{text[:-1]},"changes":[{",".join(bodies)}]}}' if bodies else text
-
-
 def _estimate(answer: SpaceAnswer, space: Space, received: int) -> int | None:
     """Records in all, guessed from how far the positions have come. None while nothing says."""
     if answer.page is None:
@@ -327,13 +285,13 @@ def _estimate(answer: SpaceAnswer, space: Space, received: int) -> int | None:
     )
 
 
-def retry_aside(db: sqlite3.Connection, now_ms: int) -> None:
+def retry_aside(db: sqlite3.Connection, now_ms: int, watch: Watch | None = None) -> None:
     """Tries rows again that local constraints had refused: the app may have made room."""
     for (no,) in db.execute(
         "SELECT DISTINCT c.space FROM rejoin_aside AS a"
         " JOIN rejoin_collections AS c ON c.no = a.collection"
     ).fetchall():
-        with applying(db, no, now_ms):
+        with applying(db, no, now_ms, watch):
             pass
 
 

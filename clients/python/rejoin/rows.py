@@ -153,6 +153,11 @@ class Writer:
         """The table as it is now; None where there is none."""
         return self._shapes.get(home.no)
 
+    def read(self, home: Collection, key: Key) -> dict[str, SqlValue] | None:
+        """A row as it stands; None if there is none (or no table)."""
+        shape = self.shape(home)
+        return _read(self._db, shape, key) if shape else None
+
     def close(self) -> None:
         """Ends what `Stored` has opened."""
         self._stored.close()

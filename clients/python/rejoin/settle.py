@@ -12,6 +12,7 @@ from rejoin.apply import Applying, applying, writing
 from rejoin.edits import Op
 from rejoin.outbox import seal
 from rejoin.overlay import Delta
+from rejoin.rowwatch import Watch
 from rejoin.schema import get_meta
 from rejoin.shape import quote
 from rejoin.spaces import Space
@@ -24,6 +25,8 @@ FOREVER_CODES = frozenset({"forbidden", "not_found"})
 
 
 NOTHING = range(0)
+COUNTER_MAX = (1 << 63) - 1
+"""Above every counter: an answer that names none has them all."""
 
 
 def settle(
@@ -34,35 +37,37 @@ def settle(
     held: range = NOTHING,
     *,
     muted: bool = False,
+    watch: Watch | None = None,
 ) -> None:
     """Takes a space's answer without error. `asked`: the space as the request described it.
 
     held: the counters of the changes that the request carried. muted: it carries none, on purpose.
+    watch: told of the rows that changed, after the commit.
     """
     complete = answer.page is None and answer.cursor is not None
     if not complete and not answer.rejected:
         with writing(db):
             _decide(db, asked.no, answer, now_ms, held)
-            if _still(db, asked) and (muted or not _unasked(db, asked.no, answer)):
+            if _still(db, asked) and (muted or not unasked(db, asked.no, answer)):
                 _stage(db, asked, answer)
         return
-    with applying(db, asked.no, now_ms) as frame:
+    with applying(db, asked.no, now_ms, watch) as frame:
         _show_again(frame, _decide(db, asked.no, answer, now_ms, held))
-        if not _still(db, asked) or (_unasked(db, asked.no, answer) and not muted):
+        if not _still(db, asked) or (unasked(db, asked.no, answer) and not muted):
             return
         if complete:
             # Only muted changes may be decided and pending still: the records have them already.
             db.execute(
                 "UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'pending'"
                 " AND counter <= ?",
-                (asked.no, answer.accepted or 0),
+                (asked.no, answer.covered or 0),
             )
             _complete(frame, asked, answer, now_ms, held)
         else:
             _stage(db, asked, answer)
 
 
-def _unasked(db: sqlite3.Connection, no: int, answer: SpaceAnswer) -> bool:
+def unasked(db: sqlite3.Connection, no: int, answer: SpaceAnswer) -> bool:
     """Whether a counter that the server has decided is pending here, and was not in the request.
 
     Only the change itself can tell whose it is: our own, whose answer was lost, or a twin's (a
@@ -70,11 +75,11 @@ def _unasked(db: sqlite3.Connection, no: int, answer: SpaceAnswer) -> bool:
     own change may be in them already, and would count twice.
     """
     return (
-        answer.accepted is not None
+        answer.covered is not None
         and db.execute(
             "SELECT 1 FROM rejoin_changes WHERE space = ? AND state = 'pending' AND counter <= ?"
             " LIMIT 1",
-            (no, answer.accepted),
+            (no, answer.covered),
         ).fetchone()
         is not None
     )
@@ -220,15 +225,16 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
         staged += [read_delta(r) for r in (page if isinstance(page, list) else [])]
     # A transfer from 0 names no deletions: it is the whole space, as after a reset.
     replacing = asked.replacing or answer.reset or asked.pull_cursor == 0
+    covered = COUNTER_MAX if answer.covered is None else answer.covered
     if replacing:
         # Own rows may be gone there too: another device has deleted them before we heard of it.
         for op in _ops(db, no, "state = 'accepted' AND folded = 0"):
             frame.replica.show((frame.replica.number(str(op["collection"])), str(op["id"])))
         # Nothing is folded: the pages are the whole truth. What was given back is shown again.
         db.execute(
-            "UPDATE rejoin_changes SET folded = (state <> 'pending' OR counter <= ?)"
-            " WHERE space = ?",
-            (answer.accepted or 0, no),
+            "UPDATE rejoin_changes SET folded = CASE state WHEN 'rejected' THEN 1"
+            " WHEN 'accepted' THEN counter <= ? ELSE counter <= ? END WHERE space = ?",
+            (covered, answer.covered or 0, no),
         )
         frame.replica.forget([*staged, *answer.records])
         own = f"state = 'accepted' AND counter BETWEEN {held.start} AND {held.stop - 1}"
@@ -236,13 +242,10 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
             for op in _ops(db, no, own):
                 frame.replica.fold(op)
     else:
-        for op in _ops(db, no, "state = 'accepted' AND folded = 0"):
+        mine = f"state = 'accepted' AND folded = 0 AND counter <= {covered}"
+        for op in _ops(db, no, mine):
             frame.replica.fold(op)
-        db.execute(
-            "UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND state = 'accepted'"
-            " AND folded = 0",
-            (no,),
-        )
+        db.execute(f"UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND {mine}", (no,))
     for delta in [*staged, *answer.records]:
         frame.replica.take(delta, whole=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
@@ -285,12 +288,18 @@ def drop_pages(db: sqlite3.Connection, no: int) -> None:
         db.execute("UPDATE rejoin_spaces SET page = NULL WHERE no = ?", (no,))
 
 
-def withdraw(db: sqlite3.Connection, space: Space, problem: Problem, now_ms: int) -> None:
+def withdraw(
+    db: sqlite3.Connection,
+    space: Space,
+    problem: Problem,
+    now_ms: int,
+    watch: Watch | None = None,
+) -> None:
     """The space is no longer ours: its rows leave this device, and no deletion is recorded.
 
     Changes that were never sent are listed as refused, whole.
     """
-    with applying(db, space.no, now_ms) as frame:
+    with applying(db, space.no, now_ms, watch) as frame:
         for (counter,) in db.execute(
             "SELECT counter FROM rejoin_changes WHERE space = ? AND state = 'pending'", (space.no,)
         ).fetchall():
@@ -300,6 +309,7 @@ def withdraw(db: sqlite3.Connection, space: Space, problem: Problem, now_ms: int
                 continue
             if home.tracked:
                 db.execute(f"DELETE FROM {quote(home.name)}")
+                frame.changed_all(home)
             for table in ("records", "conflicts", "aside", "strays", "deletes"):
                 db.execute(f"DELETE FROM rejoin_{table} WHERE collection = ?", (home.no,))
         db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))

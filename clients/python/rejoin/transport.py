@@ -30,6 +30,7 @@ TIMEOUT_S = 60.0
 RENEW_LEASE_S = 90
 """How long one process may take to renew before another tries."""
 RENEW_WAITS = 120
+AGENT = "rejoin-python/0.1"
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 REVOKED = frozenset({"device_revoked"})
 
@@ -130,11 +131,11 @@ class Session:
         return as_object(self._read(answer))
 
     def _with_token(self, method: str, path: str, body: bytes | None) -> Json:
-        token = self._token()
+        token = self.token()
         answer = self._tried(method, path, body, token)
         if answer.status == 401 and _problem(answer).code not in REVOKED:
             self._renew_once(token)
-            answer = self._tried(method, path, body, self._token())
+            answer = self._tried(method, path, body, self.token())
         if answer.status == 401:
             problem = _problem(answer)
             raise NotLoggedIn(
@@ -143,11 +144,21 @@ class Session:
             )
         return self._read(answer)
 
-    def _token(self) -> str:
+    def token(self) -> str:
+        """The access token. Raises NotLoggedIn."""
         token = get_meta(self._db, "access_token")
         if token is None:
             raise NotLoggedIn("This device is not logged in; log in first.")
         return token
+
+    def renew_stored(self) -> None:
+        """A fresh pair for the one that is stored; waits where another process is at it."""
+        self._renew_once(self.token())
+
+    def prepared(self, path: str) -> tuple[str, dict[str, str]]:
+        """The address and the headers of a GET, for a thread that has no connection of its own."""
+        headers = {"Accept": "application/json", "User-Agent": AGENT}
+        return self._server + path, {**headers, "Authorization": f"Bearer {self.token()}"}
 
     def _renew_once(self, token: str) -> None:
         """Renews unless another process has. A refresh token is good once, and two uses end it."""
@@ -226,7 +237,7 @@ class Session:
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": _encodings(),
-            "User-Agent": "rejoin-python/0.1",
+            "User-Agent": AGENT,
         }
         if token:
             headers["Authorization"] = f"Bearer {token}"
