@@ -94,6 +94,10 @@ def _line(value: object) -> bytes:
 def _outcome(row: journal.Outcome) -> OutcomeShown:
     if row.outcome == "discarded":
         return OutcomeShown(row.counter, row.outcome, last=row.last)
+    if row.outcome == "replayed":
+        return OutcomeShown(
+            row.counter, row.outcome, position=row.position or 0, error=row.error or {}
+        )
     if row.outcome == "rejected":
         return OutcomeShown(row.counter, row.outcome, error=row.error or {})
     named = _fields(row.conflicts)

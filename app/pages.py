@@ -116,7 +116,7 @@ def _token(cur: Cursor, space: Space, part: Pull, known: int) -> PageToken:
     if part.page is None:
         start = Place(1 if reset else part.cursor + 1, "", "")
         return PageToken(name, space.epoch, part.cursor, space.head, reset, start)
-    token = read_token(part.page, name, space.epoch, part.cursor, space.horizon)
+    token = read_token(part.page, name, space.epoch, part.cursor, _horizon(space))
     if reset and not token.reset:
         raise BadRequest("bad_page", "the space has moved on: start again from the cursor")
     return token
@@ -126,7 +126,12 @@ def _needs_reset(cur: Cursor, space: Space, part: Pull, survived: int) -> bool:
     if part.epoch is not None and part.epoch < space.epoch:
         starts = spaces.epochs_after(cur, space.id, part.epoch)
         survived = min([survived, *(start.head for start in starts.values())])
-    return needs_reset(part.cursor, part.epoch, space.epoch, survived, space.horizon)
+    return needs_reset(part.cursor, part.epoch, space.epoch, survived, _horizon(space))
+
+
+def _horizon(space: Space) -> int:
+    """Below it a cursor is reset: tombstones are gone, or support staff asked this device to."""
+    return max(space.horizon, space.reset_below)
 
 
 def _page(

@@ -149,7 +149,8 @@ def log(cur: Cursor, space: UUID, after: int, limit: int, size: int) -> list[Log
 
 
 class Outcome(NamedTuple):
-    """What became of one change, or of a range of counters: `applied`, `rejected`, `discarded`."""
+    """What became of one change, or of a range of counters: `applied`, `rejected`,
+    `replayed`, `discarded`."""
 
     counter: int
     last: int
@@ -165,7 +166,9 @@ _OUTCOMES: Final = """
          FROM changes WHERE space_id = %(space)s AND replica = %(replica)s
            AND counter > %(after)s ORDER BY counter LIMIT %(limit)s)
         UNION ALL
-        (SELECT counter, counter, 'rejected', NULL, NULL, error
+        (SELECT counter, counter,
+                CASE settled WHEN 'replayed' THEN settled ELSE 'rejected' END,
+                replayed_as, NULL, error
          FROM quarantine WHERE space_id = %(space)s AND replica = %(replica)s
            AND counter > %(after)s ORDER BY counter LIMIT %(limit)s)
         UNION ALL

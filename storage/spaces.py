@@ -34,12 +34,15 @@ class Space:
     counter: int
     cursor: int
     cursor_epoch: int
+    # Support asked this device to reset where its cursor is below that.
+    reset_below: int
 
 
 _OPEN: Final = """
     SELECT s.id, s.head, s.epoch, s.horizon, s.personal, m.role, m.withdrawn_at IS NOT NULL,
            d.revoked_at IS NOT NULL, d.frozen_at IS NOT NULL,
-           r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0)
+           r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0),
+           coalesce(r.reset_below, 0)
     FROM devices d
     JOIN users u ON u.id = d.user_id
     JOIN spaces s ON s.id = coalesce(%(space)s::uuid, u.personal_space_id)
@@ -70,6 +73,24 @@ def open_space(
     if lock:
         cur.execute(_LOCK, values)
     cur.execute(_OPEN, values)
+    row = cur.fetchone()
+    return None if row is None else Space(*row)
+
+
+_HEAD: Final = "SELECT FROM spaces WHERE id = %(space)s FOR NO KEY UPDATE"
+_OPEN_AS_WRITER: Final = """
+    SELECT s.id, s.head, s.epoch, s.horizon, s.personal, 'owner', false, false, false,
+           r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0), 0
+    FROM spaces s LEFT JOIN replicas r ON r.space_id = s.id AND r.device_id = %(device)s
+    WHERE s.id = %(space)s
+"""
+
+
+def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
+    """The space with its lock, as a replica of the server's meets it, which is no member's."""
+    values = {"space": space, "device": device}
+    cur.execute(_HEAD, values)
+    cur.execute(_OPEN_AS_WRITER, values)
     row = cur.fetchone()
     return None if row is None else Space(*row)
 

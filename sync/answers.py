@@ -122,8 +122,9 @@ class LogAnswer(Struct, frozen=True):
 
 
 class OutcomeShown(Struct, frozen=True):
-    """What became of a change: `applied`, `conflict` (applied, and met another), `rejected`, or
-    `discarded`, then for all counters up to `last`.
+    """What became of a change: `applied`, `conflict` (applied, and met another), `rejected`,
+    `replayed` (rejected, and then repaired by staff: it stands at `position`), or `discarded`, then
+    for all counters up to `last`.
     """
 
     counter: int

@@ -148,6 +148,9 @@ class Conflict(SyncError):
         "email_taken": "There is an account with this email already.",
         "last_owner": "A space keeps at least one owner.",
         "personal_space": "A personal space has one member, its owner.",
+        "record_moved": "The record has changed since it was looked at: look again.",
+        "already_settled": "Somebody else has settled this.",
+        "own_account": "Nobody erases the account that asks.",
     }
 
 

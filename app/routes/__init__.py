@@ -29,9 +29,10 @@ class SpaceConverter(BaseConverter):
 
 def install(app: Flask) -> None:
     """Add all routes."""
-    from app.admin import log_routes as admin
+    from app import admin
     from app.routes import accounts, devices, info, spaces, sync
 
     app.url_map.converters["space"] = SpaceConverter
-    for module in (accounts, devices, spaces, sync, info, admin):
+    for module in (accounts, devices, spaces, sync, info):
         app.register_blueprint(module.blueprint)
+    admin.install(app)

@@ -1,0 +1,42 @@
+"""Asking a device to reset: where its cursor is below a position, it is told to take all anew."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from storage.sql import Cursor
+
+# As many as one request may name.
+SPACES_MAX: Final = 100
+
+
+class Copy(NamedTuple):
+    """A device's copy of a space, and what it was asked for before."""
+
+    space: UUID
+    cursor: int
+    reset_below: int
+
+
+# In one order, so that two who ask lock one after the other.
+_COPIES: Final = """
+    SELECT space_id, cursor, reset_below FROM replicas
+    WHERE device_id = %(device)s AND cursor > 0
+      AND (%(only)s::uuid IS NULL OR space_id = %(only)s)
+    ORDER BY space_id LIMIT %(limit)s
+"""
+_ASK: Final = """
+    UPDATE replicas SET reset_below = %s WHERE space_id = %s AND device_id = %s
+"""
+
+
+def copies(cur: Cursor, device: UUID, only: UUID | None) -> list[Copy]:
+    """The spaces of which the device has applied something, or the one of these."""
+    cur.execute(_COPIES, {"device": device, "only": only, "limit": SPACES_MAX})
+    return [Copy(*row) for row in cur]
+
+
+def ask(cur: Cursor, space: UUID, device: UUID, below: int) -> None:
+    """From now on a cursor of the device's below that is reset."""
+    cur.execute(_ASK, (below, space, device))
