@@ -16,6 +16,7 @@ import pytest
 
 import rejoin
 from rejoin_testing.device import TASK_KINDS, TASKS
+from rejoin_testing.ears import Ears, go_live
 from rejoin_testing.fake_server import SPACE, Answer, FakeServer
 from rejoin_testing.live_server import LiveServer, serve
 
@@ -45,53 +46,6 @@ def on_port(tmp_path: Path, port: LiveServer) -> Iterator[Opener]:
     yield make
     for db in made:
         db.close()
-
-
-class Ears:
-    """Callbacks that remember, and can be waited for."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.rows: list[rejoin.RowChange] = []
-        self.presences: list[tuple[str, str, Any]] = []
-        self.states: list[str] = []
-
-    def on_change(self, rows: list[rejoin.RowChange]) -> None:
-        with self.changed:
-            self.rows += rows
-            self.changed.notify_all()
-
-    def on_presence(self, space: str, device: str, state: Any) -> None:
-        with self.changed:
-            self.presences.append((space, device, state))
-            self.changed.notify_all()
-
-    def on_state(self, state: str, _words: str) -> None:
-        with self.changed:
-            self.states.append(state)
-            self.changed.notify_all()
-
-    def forget(self) -> None:
-        """What was heard so far."""
-        with self.changed:
-            self.rows.clear()
-
-    def wait(self, wanted: Callable[[], Any]) -> bool:
-        with self.changed:
-            return bool(self.changed.wait_for(wanted, 10))
-
-    def heard(self, key: str, *, by_others: bool) -> bool:
-        return self.wait(
-            lambda: any(r.key == (key,) and r.by_others is by_others for r in self.rows)
-        )
-
-
-def go_live(db: rejoin.Database, ears: Ears | None = None) -> rejoin.Live:
-    ears = ears or Ears()
-    live = db.live(ears.on_change, on_presence=ears.on_presence, on_state=ears.on_state)
-    assert live.wait_until("live", timeout_s=10), live.words
-    ears.forget()
-    return live
 
 
 def put(record_id: str, **fields: Any) -> Answer:

@@ -1,0 +1,151 @@
+"""Devices that stay connected to a real server with two workers, whatever happens to either."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rejoin_testing.device import TASK_KINDS, TASKS
+from rejoin_testing.ears import Ears, go_live
+
+import rejoin
+from tests.conftest import LiveServer
+from tests.contract.people import new_email
+from tests.edge.fleet import PASSWORD, rows
+
+Opener = Callable[..., rejoin.Database]
+
+
+@pytest.fixture(scope="module")
+def server(start_server: Callable[..., LiveServer]) -> LiveServer:
+    return start_server()
+
+
+@pytest.fixture
+def device(server: LiveServer, tmp_path: Path) -> Iterator[Opener]:
+    """A function that opens one more device of one user."""
+    made: list[rejoin.Database] = []
+    email = new_email()
+
+    def make(**login: str) -> rejoin.Database:
+        db = rejoin.open(tmp_path / f"{len(made)}.sqlite", server.url)
+        (db.login if made else db.signup)(email, PASSWORD, **login)
+        db.connection.executescript(TASKS)
+        db.track("tasks", kinds=TASK_KINDS)
+        made.append(db)
+        return db
+
+    yield make
+    for db in made:
+        db.close()
+
+
+def titles(db: rejoin.Database) -> set[Any]:
+    return {title for (title,) in db.execute("SELECT title FROM tasks")}
+
+
+def settled(*devices: rejoin.Database) -> bool:
+    shown = [rows(db)["tasks"] for db in devices]
+    return all(one == shown[0] for one in shown) and not any(d.status().pending for d in devices)
+
+
+def test_what_one_device_writes_the_others_show_and_are_told(device: Opener) -> None:
+    a, b, ears = device(), device(), Ears()
+    go_live(a)
+    go_live(b, ears)
+    with a.transaction():
+        a.execute("INSERT INTO tasks (id, title, votes) VALUES ('t1', 'Milk', 2)")
+        a.execute("INSERT INTO tasks (id, title, tags) VALUES ('t2', 'Tea', '[\"x\"]')")
+    assert ears.heard("t2", by_others=True)
+    assert ears.wait(lambda: settled(a, b))
+
+
+def test_live_devices_outlive_killed_workers_and_miss_and_double_nothing(
+    server: LiveServer, device: Opener
+) -> None:
+    a, b, writer, ears = device(), device(), device(), Ears()
+    writer.execute("INSERT INTO tasks (id) VALUES ('all')")
+    writer.sync()
+    go_live(a, ears)
+    go_live(b, ears)
+    for turn in range(4):
+        a.execute("UPDATE tasks SET votes = votes + 1 WHERE id = 'all'")
+        b.execute("UPDATE tasks SET votes = votes + 10 WHERE id = 'all'")
+        os.kill(server.worker_pids()[turn % 2], signal.SIGKILL)
+        a.execute("INSERT INTO tasks (id, title) VALUES (?, 'mine')", (f"a{turn}",))
+        writer.execute("INSERT INTO tasks (id, title) VALUES (?, 'theirs')", (f"w{turn}",))
+        writer.sync()
+        name = f"w{turn}"
+        assert ears.wait(lambda name=name: sum(r.key == (name,) for r in ears.rows) >= 2)
+    assert ears.wait(lambda: settled(a, b))
+    writer.sync()
+    assert writer.execute("SELECT votes FROM tasks WHERE id = 'all'").fetchone() == (44,)
+    assert rows(a) == rows(b) == rows(writer)
+    assert len(rows(a)["tasks"]) == 9
+
+
+def test_a_device_without_rights_any_more_is_told_at_once(
+    server: LiveServer, device: Opener
+) -> None:
+    a, b = device(), device()
+    live = go_live(b)
+    device_id = b.status().device_id
+    a.session().send(f"/v1/devices/{device_id}", "", "DELETE")
+    assert live.wait_until("stopped", timeout_s=10), live.state
+    assert live.words
+
+
+def test_presence_reaches_the_other_device_and_ends_with_the_connection(device: Opener) -> None:
+    a, b, ears = device(), device(), Ears()
+    live = go_live(a)
+    go_live(b, ears)
+    live.presence("me", {"typing": "t1"})
+    assert ears.wait(lambda: ears.presences)
+    _, who, state = ears.presences[0]
+    assert (who, state) == (a.status().device_id, {"typing": "t1"})
+    live.stop()
+    assert ears.wait(lambda: ears.presences[-1][1:] == (who, None))
+
+
+def test_a_space_that_is_shared_while_live_joins_the_conversation(
+    server: LiveServer, device: Opener, tmp_path: Path
+) -> None:
+    a = device()
+    with rejoin.open(tmp_path / "bob.sqlite", server.url) as bob:
+        email = new_email()
+        bob.signup(email, PASSWORD)
+        ears = Ears()
+        go_live(bob, ears)
+        space = a.create_space("Kitchen")
+        a.share(space, email)
+        a.connection.execute("CREATE TABLE shop (id TEXT PRIMARY KEY, what TEXT)")
+        a.track("shop", space=space)
+        bob.connection.execute("CREATE TABLE shop (id TEXT PRIMARY KEY, what TEXT)")
+        bob.track("shop", space=space)
+        go_live(a)
+        a.execute("INSERT INTO shop VALUES ('s1', 'Salt')")
+        assert ears.heard("s1", by_others=True)
+        a.session().send(f"/v1/spaces/{space}/members/{email}", "", "DELETE")
+        assert ears.wait(lambda: any(r.table == "shop" and r.key is None for r in ears.rows))
+        assert bob.execute("SELECT count(*) FROM shop").fetchone() == (0,)
+
+
+def test_a_token_that_runs_out_is_renewed_while_the_conversation_goes_on(
+    start_server: Callable[..., LiveServer], tmp_path: Path
+) -> None:
+    server = start_server(REJOIN_ACCESS_TOKEN_SECONDS="3", WEB_CONCURRENCY="1")
+    with rejoin.open(tmp_path / "a.sqlite", server.url) as db:
+        db.signup(new_email(), PASSWORD)
+        ears, seen = Ears(), set[str]()
+        go_live(db, ears)
+
+        def renewed() -> bool:
+            seen.add(db.session().token())
+            return len(seen) > 3
+
+        assert ears.wait(renewed)
+        assert ears.states == ["live"]
