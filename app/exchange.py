@@ -23,7 +23,8 @@ from storage.sql import Cursor, cursor, wait_for_no_disk
 from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
 from sync.changes import Change, Edit, Key
 from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
-from sync.documents import NOTHING, FieldKey, Held
+from sync.documents import NOTHING
+from sync.editing import FieldKey, Held
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
 from sync.limits import Limits
 from sync.plan import Decided, Plan, State, plan_push

@@ -16,9 +16,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from storage.sql import Cursor
-from sync import documents
+from sync import editing
 from sync.deltas import Wanted
-from sync.documents import FieldKey, Held, Stored
+from sync.documents import merge, squash
+from sync.editing import FieldKey, Held, Stored
 
 FOLD_ROWS: Final = 64
 WAITS, CAME, MERGED, WHOLE = -1, 0, 1, 2
@@ -55,7 +56,7 @@ def _key(row: tuple[Any, ...]) -> FieldKey:
 def _held(rows: list[tuple[Any, ...]]) -> Held:
     there = [row for row in rows if row[4] != WAITS]
     return Held(
-        about=documents.about_all(documents.unpack_about(row[6]) for row in there),
+        about=editing.about_all(editing.unpack_about(row[6]) for row in there),
         position=there[-1][3] if there else 0,
         size=sum(row[5] for row in rows),
         waiting=tuple(Stored(row[7], row[3]) for row in rows if row[4] == WAITS),
@@ -84,7 +85,7 @@ def whole(cur: Cursor, space: UUID, collection: str, id_: str, field: str) -> St
     found = after(cur, space, collection, id_, field, 0)
     if not found:
         return None
-    return Stored(documents.merge([stored.update for stored in found]), found[-1].position)
+    return Stored(merge([stored.update for stored in found]), found[-1].position)
 
 
 _SIZES: Final = """
@@ -122,7 +123,7 @@ def brought(
     cur.execute(_BROUGHT, (*(list(column) for column in zip(*wanted, strict=True)), space))
     found: dict[tuple[str, str], dict[str, bytes]] = {}
     for (collection, id_, field), rows in groupby(cur.fetchall(), key=_key):
-        merged = documents.merge([row[3] for row in rows])
+        merged = merge([row[3] for row in rows])
         found.setdefault((collection, id_), {})[field] = merged
     return found
 
@@ -153,14 +154,14 @@ def write(cur: Cursor, space: UUID, changed: Mapping[FieldKey, Held]) -> None:
 def _by_position(document: Held) -> Iterable[tuple[int, int, bytes, bytes]]:
     """(position, level, about, update): one of a change may have edited twice, or freed others."""
 
-    def place(piece: documents.Piece) -> tuple[int, bool]:
+    def place(piece: editing.Piece) -> tuple[int, bool]:
         return piece.position, piece.waits
 
     for (position, waits), pieces in groupby(sorted(document.pieces, key=place), key=place):
         same = list(pieces)
-        about = documents.about_all(piece.about for piece in same)
+        about = editing.about_all(piece.about for piece in same)
         level = WAITS if waits else WHOLE if document.folded else CAME
-        yield position, level, about.pack(), documents.merge([piece.update for piece in same])
+        yield position, level, about.pack(), merge([piece.update for piece in same])
 
 
 _REMOVE: Final = """
@@ -203,8 +204,8 @@ def _fold(cur: Cursor, space: UUID, key: FieldKey) -> None:
     (merged,) = cur.fetchone() or (0,)
     level = WHOLE if merged >= FOLD_ROWS else MERGED
     rows = _remove(cur, space, key, WHOLE if level == WHOLE else CAME)
-    update = documents.merge([row[3] for row in rows])
+    update = merge([row[3] for row in rows])
     if level == WHOLE:
-        update = documents.squash(update)
-    about = documents.about_all(documents.unpack_about(row[2]) for row in rows)
+        update = squash(update)
+    about = editing.about_all(editing.unpack_about(row[2]) for row in rows)
     cur.execute(_INSERT, (space, *key, rows[-1][0], level, about.pack(), update))

@@ -8,7 +8,6 @@ Nothing is integrated here; `sync.documents` asks whether all that an update ref
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import NamedTuple, NewType
 
 from msgspec import Struct
@@ -27,15 +26,22 @@ CLOCK_MAX = 2**31 - 1
 # Values in an array or a map; parsers of values recurse.
 VALUE_DEPTH = 64
 
-GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
+GC, DELETED, _OLD_JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
+_TAKEN = frozenset({DELETED, BINARY, STRING, EMBED, FORMAT, TYPE, ANY})
+_WHY_NOT = {
+    _OLD_JSON: "Yjs has not written it since version 13, and Yrs reads it wrongly",
+    DOC: "a document within a document is not taken, give it a field of its own",
+}
 XML_ELEMENT = 3
 # Y.Array, Y.Map, Y.Text, Y.XmlFragment, Y.XmlText. Not XmlHook, which Yjs and Yrs write each in
 # its own way, and not the types that Yrs alone knows.
+ARRAY_TYPE = 0
 BARE_TYPES = frozenset({0, 1, 2, 4, 6})
 XML_TYPES = frozenset({3, 6})
 # What stands directly in a root tells how to show it.
 IS_MAP, IS_TEXT, IS_ARRAY, IS_XML = 1, 2, 4, 8
-_SHOWN_AS = {JSON: IS_ARRAY, BINARY: IS_ARRAY, STRING: IS_TEXT, EMBED: IS_TEXT, FORMAT: IS_TEXT}
+_SHOWN_AS = {BINARY: IS_ARRAY, STRING: IS_TEXT}
+_SHOWN_AS |= {EMBED: IS_TEXT, FORMAT: IS_TEXT, ANY: IS_ARRAY}
 
 
 class Malformed(ValueError):
@@ -59,12 +65,15 @@ class Span(Struct):
 
 
 class Item(NamedTuple):
-    """An item for measuring depth: its parent is that of its neighbour where it names none."""
+    """An item as it stands in the tree: its parent is that of its neighbour where it names none.
+    `type`: of a nested type, as it is written; -1 for what is none.
+    """
 
     length: int
     parent: str | Id | None
     neighbour: Id | None
-    is_type: bool
+    kind: int
+    type: int = -1
 
 
 class Frame(Struct):
@@ -241,35 +250,42 @@ def _read_client(
 def _read_struct(reader: Reader, frame: Frame, span: Span, client: Client) -> Item | None:
     """None: a skip, which moves the clock by itself."""
     info = reader.byte()
-    kind = info & 0x1F
     if info in {GC, SKIP}:
         length = _positive(reader)
         if info == GC:
-            return Item(length, None, None, False)
+            return Item(length, None, None, GC)
         span.end += length
         return None
-    if not DELETED <= kind <= DOC:
-        raise Malformed(f"a struct before byte {reader.at} is of the unknown kind {kind}")
+    kind = info & 0x1F
+    if kind not in _TAKEN:
+        why = _WHY_NOT.get(kind, "unknown")
+        raise Malformed(f"a struct before byte {reader.at} is of the kind {kind}: {why}")
     left = reader.id() if info & 0x80 else None
     right = reader.id() if info & 0x40 else None
-    parent: str | Id | None = None
-    # Only an item without neighbours names its parent, and the key that it stands under.
-    if left is None and right is None:
-        parent = reader.text() if _flag(reader) else reader.id()
-        if info & 0x20:
-            reader.text()
-    content_at = reader.at
+    alone = left is None and right is None
+    parent = _read_parent(reader, keyed=bool(info & 0x20)) if alone else None
+    at = reader.at
     length = _read_content(reader, frame, kind)
     if isinstance(parent, str):
-        shown = IS_MAP if info & 0x20 else _shown_as(reader.data, kind, content_at)
+        shown = IS_MAP if info & 0x20 else _shown_as(reader.data, kind, at)
         frame.roots[parent] = frame.roots.get(parent, 0) | shown
     elif parent is not None:
         frame.parents.add(parent)
-    needs = (left, right, parent if isinstance(parent, tuple) else None)
-    for id_ in needs:
-        if id_ is not None:
+    for id_ in (left, right, parent):
+        if isinstance(id_, tuple):
             _require(span, client, length, id_)
-    return Item(length, parent, left or right, kind == TYPE)
+    return Item(length, parent, left or right, kind, reader.data[at] if kind == TYPE else -1)
+
+
+def _read_parent(reader: Reader, *, keyed: bool) -> str | Id:
+    """Only an item without neighbours names its parent, and the key that it stands under."""
+    flag = reader.uint()
+    if flag > 1:
+        raise Malformed(f"a parent before byte {reader.at} is neither a root nor nested")
+    parent = reader.text() if flag else reader.id()
+    if keyed:
+        reader.text()
+    return parent
 
 
 def _require(span: Span, client: Client, length: int, id_: Id) -> None:
@@ -288,10 +304,10 @@ def _read_content(reader: Reader, frame: Frame, kind: int) -> int:
         return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
     if kind == DELETED:
         return _positive(reader)
-    if kind in {JSON, ANY}:
+    if kind == ANY:
         count = _positive(reader)
         for _ in range(count):
-            reader.text() if kind == JSON else reader.value()
+            reader.value()
         return count
     _read_single(reader, frame, kind)
     return 1
@@ -307,8 +323,6 @@ def _read_single(reader: Reader, frame: Frame, kind: int) -> None:
         reader.text()
         if kind == FORMAT:
             reader.text()
-        elif kind == DOC:
-            reader.value()
 
 
 def _read_type(reader: Reader) -> None:
@@ -322,14 +336,7 @@ def _read_type(reader: Reader) -> None:
 def _shown_as(data: bytes, kind: int, content_at: int) -> int:
     if kind == TYPE:
         return IS_XML if data[content_at] in XML_TYPES else IS_ARRAY
-    return _SHOWN_AS.get(kind, IS_ARRAY if kind in {ANY, DOC} else 0)
-
-
-def _flag(reader: Reader) -> bool:
-    flag = reader.uint()
-    if flag > 1:
-        raise Malformed(f"a parent before byte {reader.at} is neither a root nor nested")
-    return flag == 1
+    return _SHOWN_AS.get(kind, 0)
 
 
 def _positive(reader: Reader) -> int:
@@ -351,58 +358,3 @@ def _read_deletes(reader: Reader, frame: Frame) -> None:
         if end > CLOCK_MAX:
             raise Malformed(f"the clock of client {client} is too large")
         frame.deletes[client] = end
-
-
-def depth(update: bytes) -> int:
-    """How deep types are nested in an update that holds a document from its beginning."""
-    items: dict[Client, list[tuple[Clock, Item]]] = {}
-    read(update, items)
-    return _Depths(items).deepest()
-
-
-class _Depths:
-    """Follows items to their parents without recursion: a chain may be long."""
-
-    def __init__(self, items: dict[Client, list[tuple[Clock, Item]]]) -> None:
-        self.items = items
-        self.depths: dict[Id, int] = {}
-
-    def deepest(self) -> int:
-        types = [(c, k) for c, found in self.items.items() for k, item in found if item.is_type]
-        return max((self._depth(id_) for id_ in types), default=0)
-
-    def _depth(self, id_: Id) -> int:
-        """That of the type which stands at `id_`: one in a root has depth 1."""
-        way: list[tuple[Id, bool]] = []
-        depth = 0
-        following: Id | None = id_
-        while following is not None:
-            place, item = self._item(following)
-            if place in self.depths:
-                depth = self.depths[place]
-                break
-            if item is None:
-                break
-            way.append((place, isinstance(item.parent, tuple)))
-            following = item.parent if isinstance(item.parent, tuple) else item.neighbour
-        return self._keep(way, depth)
-
-    def _keep(self, way: list[tuple[Id, bool]], depth: int) -> int:
-        """Gives each item on the way its depth, from the outermost in."""
-        depth = depth or 1
-        for place, nested in reversed(way):
-            depth += nested
-            self.depths[place] = depth
-        return depth
-
-    def _item(self, id_: Id) -> tuple[Id, Item | None]:
-        client, clock = id_
-        found = self.items.get(client, [])
-        at = bisect_right(found, clock, key=_clock_of) - 1
-        if at < 0 or clock >= found[at][0] + found[at][1].length:
-            return id_, None
-        return (client, found[at][0]), found[at][1]
-
-
-def _clock_of(placed: tuple[Clock, Item]) -> Clock:
-    return placed[0]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from sync import documents
+from sync import editing
 from sync.changes import BadChange, Change, Edit, Key, Put
 from sync.clock import (
     CausalContext,
@@ -29,7 +29,8 @@ from sync.clock import (
     close,
     corrected,
 )
-from sync.documents import FieldKey, Held
+from sync.documents import NOTHING
+from sync.editing import FieldKey, Held
 from sync.errors import BadRequest, Conflict, Refused
 from sync.fields import Document, Register, Tail
 from sync.limits import Limits
@@ -70,7 +71,7 @@ class State:
     tails_of: TailsOf
     frozen: bool = False
     documents: Mapping[FieldKey, Held] = field(default_factory=dict)
-    load: Callable[[FieldKey], bytes] = lambda _key: documents.NOTHING
+    load: Callable[[FieldKey], bytes] = lambda _key: NOTHING
 
 
 class Entry(Struct, frozen=True):
@@ -252,7 +253,7 @@ class _Push:
         """The record after the edit of its document, and whether that freed others' updates."""
         key = (op.collection, op.id, op.field)
         held = edited.get(key) or self.documents.get(key) or Held()
-        after, work, freed = documents.edit(held, op.update, position, self._load(key), self.limits)
+        after, work, freed = editing.edit(held, op.update, position, self._load(key), self.limits)
         self.work += work
         edited[key] = after
         before = record.fields[op.field]
@@ -263,7 +264,7 @@ class _Push:
         """Shows the document as it is after the push: once, however many edits there were."""
         collection, id_, name = key
         row = self.plan.records[collection, id_].record()
-        shown = documents.shown(held, self._load(key), self.limits)
+        shown = editing.shown(held, self._load(key), self.limits)
         row = with_document(row, name, Document(held.position, shown))
         self.plan.records[collection, id_] = row
 
