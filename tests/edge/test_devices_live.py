@@ -137,7 +137,7 @@ def test_a_space_that_is_shared_while_live_joins_the_conversation(
 def test_a_token_that_runs_out_is_renewed_while_the_conversation_goes_on(
     start_server: Callable[..., LiveServer], tmp_path: Path
 ) -> None:
-    server = start_server(REJOIN_ACCESS_TOKEN_SECONDS="3", WEB_CONCURRENCY="1")
+    server = start_server(REJOIN_ACCESS_TOKEN_SECONDS="60", WEB_CONCURRENCY="1")
     with rejoin.open(tmp_path / "a.sqlite", server.url) as db:
         db.signup(new_email(), PASSWORD)
         ears, seen = Ears(), set[str]()
