@@ -12,7 +12,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import auth, errors, playground, recording, routes, runtime
+from app import auth, console, errors, playground, recording, routes, runtime
 from app.live import rooms, sockets
 from app.live import routes as live
 from app.settings import Settings
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     live.install(app)
     rooms.install(app)
     playground.install(app, settings)
+    console.install(app)
     app.before_request(_stamp)
     recording.install(app, lambda: made.recorder, auth.device_of_token)
     app.after_request(_secure)

@@ -43,7 +43,7 @@ def log_in(login: Login) -> Session:
     user's device), Conflict("device_fork").
     """
     g.device_named, g.account_named = login.device_id, login.email
-    user = _checked_user(login)
+    user = checked_user(login.email, login.password)
     with runtime().begin() as connection:
         device_id = _device(connection, user.id, login)
         tokens.revoke_of_device(connection, device_id, runtime().now())
@@ -96,12 +96,15 @@ def _note(kind: str, device_id: UUID) -> None:
     runtime().recorder.happened(kind, device_id, runtime().now_ms())
 
 
-def _checked_user(login: Login) -> accounts.User:
-    account, address = logins_to(login.email), logins_from(request.remote_addr or "")
+def checked_user(email: str, password: str) -> accounts.User:
+    """The account of the email and the password; raises Unauthenticated("bad_credentials"),
+    TooMany.
+    """
+    account, address = logins_to(email), logins_from(request.remote_addr or "")
     attempts.count(account, address)
     with runtime().begin() as connection:
-        found = accounts.user_by_email(connection, login.email)
-    if not passwords.matches(login.password, found.password_hash if found else None) or not found:
+        found = accounts.user_by_email(connection, email)
+    if not passwords.matches(password, found.password_hash if found else None) or not found:
         raise Unauthenticated("bad_credentials")
     attempts.forgive(address, clear=account)
     return found

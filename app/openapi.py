@@ -135,9 +135,11 @@ def describe(
 
 
 def described_routes(app: Flask) -> Iterator[tuple[Rule, str, Description | None]]:
-    """(rule, method, its description) of all routes but the static files', in path order."""
+    """(rule, method, its description) of all routes in path order, but the static files' and the
+    console's: its pages are for people alone.
+    """
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        if rule.endpoint != "static":
+        if rule.endpoint != "static" and not rule.endpoint.startswith("console."):
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 yield rule, method, getattr(app.view_functions[rule.endpoint], ATTRIBUTE, None)
 

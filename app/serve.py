@@ -154,7 +154,7 @@ def _welcome(settings: Settings, login: tuple[str, str]) -> str:
     return f"""
 Rejoin serves on {address}
 {_login_line(settings, login)}
-{_demo_line(settings, address)}Next, in another shell, from this folder:
+{_pages(settings, address, login)}Next, in another shell, from this folder:
 
   1. Make an account:
      curl -s {address}/v1/auth/signup -H 'Content-Type: application/json' \\
@@ -169,8 +169,10 @@ Ctrl-C stops it; the data stays.
 """
 
 
-def _demo_line(settings: Settings, address: str) -> str:
-    return f"\nTwo devices side by side, in a browser: {address}/demo\n\n" if settings.demo else ""
+def _pages(settings: Settings, address: str, login: tuple[str, str]) -> str:
+    console = f"With it, see why a device is stuck: {address}/admin\n" if login[0] else ""
+    demo = f"Two devices side by side, in a browser: {address}/demo\n" if settings.demo else ""
+    return f"{console}\n" + (f"{demo}\n" if demo else "")
 
 
 def _login_line(settings: Settings, login: tuple[str, str]) -> str:

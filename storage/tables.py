@@ -387,3 +387,17 @@ audit = Table(
     Column("before", JSONB),
     Column("after", JSONB),
 )
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    # SHA-256 of the cookie, and of the password's hash at the login: another password ends it.
+    Column("digest", LargeBinary, primary_key=True),
+    Column(
+        "user_id", UUID(as_uuid=True), ForeignKey("users.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("password_digest", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    _time("created_at"),
+    Index(None, "user_id"),
+)
