@@ -35,6 +35,10 @@ MEASURES: Final = {
     "device": "the client's triggers and its applying, against plain SQLite",
     "growth": "push and pull at 1,000, 100,000 and 1,000,000 records",
     "scale": "a million records in one space, and 10,000 spaces",
+    "delivery": "a push to its arrival on another device, from worker to worker",
+    "fanout": "one change to all the sockets of a space: the last arrival",
+    "sockets": "5,000 idle websockets: memory, and HTTP beside them",
+    "day": "200 devices that connect, push, drop and come back for a minute",
 }
 # By name only: it takes long, and its figures stand in docs/OPERATIONS.md.
 APART: Final = {"sizing": "what workers, pools and PostgreSQL's settings are worth"}
@@ -91,10 +95,10 @@ def main() -> int:
 
 
 def _end(console: Console, told: dict[str, list[Row]], seconds: float, where: Path) -> int:
-    missed = [row.name for rows in told.values() for row in rows if row.verdict == "below"]
+    missed = [row.name for rows in told.values() for row in rows if row.missed]
     console.print(f"{seconds:.0f} s; figures in {where}.")
     if missed:
-        console.print(f"[red]Below the goal: {'; '.join(missed)}[/]")
+        console.print(f"[red]Goals missed: {'; '.join(missed)}[/]")
     return 1 if missed else 0
 
 

@@ -1,7 +1,8 @@
 """The least that a Flask server can do: what Rejoin's own endpoints are measured against.
 
 Served by the same gunicorn.conf.py, with the same worker class and count, the same token, the
-same pool. `/token` checks the token; `/row` also commits one inserted row.
+same pool. `/token` checks the token; `/row` also commits one inserted row. `/fan` is a websocket as
+flask-sock makes them: what one sends goes to all, one after another.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import os
 import uuid
 from typing import Final
 
+import simple_websocket
 from flask import Flask, Response, request
 from flask_jwt_extended import get_jwt_identity, jwt_required
+from flask_sock import Sock
 
 from app import auth, runtime
 from app.live import routes as live
@@ -36,6 +39,8 @@ def create_app() -> Flask:
     # The worker looks after websockets and hints: here there are none.
     sockets.install(app, settings.live_sockets)
     live.install(app)
+    # Its websockets are flask-sock's own, with a greenlet or two for each.
+    app.config["SOCK_SERVER_OPTIONS"] = {}
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -54,5 +59,18 @@ def create_app() -> Flask:
         with engine.begin() as connection:
             cursor(connection).execute(_INSERT, values)
         return Response(b'{"ok":true}', content_type="application/json")
+
+    everyone: set[simple_websocket.Server] = set()
+
+    @Sock(app).route("/fan")  # type: ignore[untyped-decorator]
+    def fan(websocket: simple_websocket.Server) -> None:
+        everyone.add(websocket)
+        try:
+            while True:
+                data = websocket.receive()
+                for other in tuple(everyone):
+                    other.send(data)
+        finally:
+            everyone.discard(websocket)
 
     return app

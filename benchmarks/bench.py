@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Engine
@@ -23,6 +24,8 @@ from storage.engine import make_engine
 SEED: Final = 20_251_122
 # Users whose data is there before, and records of each.
 OTHERS, OTHERS_RECORDS = 20, 500
+# Until each worker has taken one.
+CONNECTIONS_TRIED: Final = 200
 GROUPS: Final = ("client", "workers", "postgres")
 
 
@@ -134,6 +137,26 @@ def together(shares: Sequence[dict[str, float]]) -> dict[str, Any]:
         for name in GROUPS
         if shares
     }
+
+
+T = TypeVar("T")
+
+
+def on_each_worker(
+    server: Gunicorn, connect: Callable[[], T], socket_of: Callable[[T], socket.socket]
+) -> dict[int, T]:
+    """A connection to each worker, by the worker's pid, as the system knows them.
+
+    Which worker accepts is chance: what is not wanted is closed.
+    """
+    found: dict[int, T] = {}
+    for _ in range(CONNECTIONS_TRIED):
+        made = connect()
+        if found.setdefault(server.worker_of(socket_of(made)), made) is not made:
+            socket_of(made).close()
+        if len(found) == len(server.workers()):
+            return found
+    raise RuntimeError("one worker takes every connection")
 
 
 def figure(values: Sequence[float], unit: str) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ def into(folder: Path) -> None:
 
 def growth(told: Mapping[tuple[str, int], tuple[Figure, Figure]]) -> None:
     """Median and 95th percentile of push and pull by the records in the space."""
-    figure, axes = _new(6.4, 3.8)
+    figure, (axes,) = _new(6.4, 3.8)
     for name, colour in (("push", PUSH), ("pull", PULL)):
         sizes = sorted({size for kind, size in told if kind == name})
         medians = [told[name, size][0] for size in sizes]
@@ -47,32 +47,44 @@ def growth(told: Mapping[tuple[str, int], tuple[Figure, Figure]]) -> None:
 
 
 def ratios(rows: list[Row]) -> None:
-    """Each ratio that has a goal, with its spread over the runs."""
-    told = [(row, row.ratio) for row in rows if row.goal is not None and row.ratio is not None]
-    if not told:
+    """Each ratio that has a goal, with its spread over the runs: rates, and what is to be small."""
+    told = [row for row in rows if row.goal is not None and row.ratio is not None]
+    parts = [part for least in (False, True) if (part := [r for r in told if r.at_most is least])]
+    if not parts:
         return
-    figure, axes = _new(7.2, 1.0 + 0.45 * len(told))
-    for place, (row, ratio) in enumerate(reversed(told)):
-        colour = GOOD if row.verdict == "ok" else POOR
-        axes.barh(place, ratio.median, color=colour, height=0.55)
-        axes.plot([ratio.least, ratio.most], [place, place], color=INK, linewidth=1)
-        axes.plot([row.goal, row.goal], [place - 0.38, place + 0.38], color=INK, linewidth=2)
-    axes.set_yticks(range(len(told)), [row.name for row, _ in reversed(told)], fontsize=8)
-    axes.set_xlabel("share of the baseline's rate; the black mark is the goal")
-    axes.set_title("Rejoin beside its baselines", loc="left")
+    heights = [1 + len(part) for part in parts]
+    figure, all_axes = _new(7.2, 0.6 + 0.45 * sum(heights), heights)
+    for axes, part in zip(all_axes, parts, strict=True):
+        _bars(axes, part)
+        many = (
+            "times the baseline: at most" if part[0].at_most else "of the baseline's rate: at least"
+        )
+        axes.set_xlabel(f"{many} the black mark")
+    all_axes[0].set_title("Rejoin beside its baselines", loc="left")
     _save(figure, RATIOS)
 
 
-def _new(width: float, height: float) -> tuple[Any, Any]:
+def _bars(axes: Any, rows: list[Row]) -> None:
+    for place, row in enumerate(reversed(rows)):
+        assert row.ratio is not None
+        colour = POOR if row.missed else GOOD
+        axes.barh(place, row.ratio.median, color=colour, height=0.55)
+        axes.plot([row.ratio.least, row.ratio.most], [place, place], color=INK, linewidth=1)
+        axes.plot([row.goal, row.goal], [place - 0.38, place + 0.38], color=INK, linewidth=2)
+    axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], fontsize=8)
+
+
+def _new(width: float, height: float, heights: Sequence[int] = (1,)) -> tuple[Any, list[Any]]:
     # Not at the top: the other measures don't wait a second for it.
     from matplotlib.figure import Figure as Canvas
 
     figure = Canvas(figsize=(width, height), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis="both", alpha=0.2)
-    return figure, axes
+    all_axes = list(figure.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0])
+    for axes in all_axes:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        axes.grid(axis="both", alpha=0.2)
+    return figure, all_axes
 
 
 def _save(figure: Any, name: str) -> None:

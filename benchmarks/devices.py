@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 
 from app import auth
 from app.settings import Settings
-from storage import accounts
+from storage import accounts, memberships
 
 # When the devices' edits were made: an hour ago.
 AT: Final = int(time.time() * 1000) - 3_600_000
@@ -64,6 +64,16 @@ def make_devices(engine: Engine, settings: Settings, users: int, each: int = 1) 
                 token = auth.access_token(auth.Principal(user.id, id_, "user"))
                 made.append(Device(user.id, id_, user.personal_space_id, token))
     return made
+
+
+def share(engine: Engine, devices: list[Device]) -> uuid.UUID:
+    """A new space of the first one's user; the others' users are members who may write."""
+    space = uuid.uuid4()
+    with engine.begin() as connection:
+        memberships.create_space(connection, space, "bench", devices[0].user)
+        for user in {device.user for device in devices} - {devices[0].user}:
+            memberships.set_member(connection, space, user, "editor")
+    return space
 
 
 def fields(dice: random.Random) -> dict[str, Any]:

@@ -43,7 +43,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. Measure and baseline were taken in turns: `ratio` pairs them."""
+    """A line of the table. Measure and baseline were taken in turns: `ratio` pairs them.
+
+    `goal` is for the ratio, or for the figure where it has no baseline; `at_most`: less is better.
+    """
 
     name: str
     figure: Figure
@@ -51,6 +54,7 @@ class Row:
     goal: float | None = None
     note: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    at_most: bool = False
 
     @property
     def ratio(self) -> Figure | None:
@@ -62,10 +66,26 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`ok`, `below`, or nothing where there is no goal."""
-        if self.goal is None or self.ratio is None:
+        """`ok`, `below` or `above`, or nothing where there is no goal."""
+        if self.goal is None:
             return ""
-        return "ok" if self.ratio.median >= self.goal else "below"
+        reached = (self.ratio or self.figure).median
+        if self.at_most:
+            return "ok" if reached <= self.goal else "above"
+        return "ok" if reached >= self.goal else "below"
+
+    @property
+    def missed(self) -> bool:
+        """Whether there is a goal, and it is not reached."""
+        return self.verdict in {"below", "above"}
+
+    @property
+    def wanted(self) -> str:
+        """The goal in a few signs."""
+        if self.goal is None:
+            return ""
+        unit = "" if self.baseline else f" {self.figure.unit}"
+        return f"{'≤' if self.at_most else '≥'} {self.goal:,g}{unit}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -75,6 +95,7 @@ class Row:
             "baseline": self.baseline.as_dict() if self.baseline else None,
             "ratio": self.ratio.as_dict() if self.ratio else None,
             "goal": self.goal,
+            "at_most": self.at_most,
             "verdict": self.verdict,
             "note": self.note,
             "facts": self.facts,

@@ -38,7 +38,7 @@ def _machine(about: Mapping[str, Any]) -> Iterator[str]:
 
 def _tables(told: Mapping[str, list[Row]], titles: Mapping[str, str]) -> Iterator[str]:
     for name, rows in told.items():
-        compared = any(row.baseline for row in rows)
+        compared = any(row.baseline or row.goal is not None for row in rows)
         yield f"### {name}: {titles[name]}"
         yield ""
         heads = ["", "measured", *(["baseline", "ratio", "goal"] if compared else []), ""]
@@ -59,5 +59,5 @@ def _cells(row: Row, compared: bool) -> Iterator[str]:
         yield (
             f"{number(ratio.median)} ({number(ratio.least)}…{number(ratio.most)})" if ratio else ""
         )
-        yield f"≥ {row.goal}: {row.verdict}" if row.goal else ""
+        yield f"{row.wanted}: {row.verdict}" if row.wanted else ""
     yield row.note

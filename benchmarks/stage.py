@@ -62,6 +62,14 @@ class Gunicorn:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children()
         return found
 
+    def worker_of(self, connected: socket.socket) -> int:
+        """The process that has taken this connection of ours; it has answered on it already."""
+        mine = tuple(connected.getsockname())
+        for worker in self.workers():
+            if any(tuple(one.raddr) == mine for one in worker.net_connections("tcp")):
+                return worker.pid
+        raise RuntimeError("no worker has this connection")
+
     def stop(self) -> None:
         """End it with all its workers, gently first."""
         children = self.workers() if self.process.poll() is None else []

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from benchmarks.figures import Row, number
 
-COLOURS = {"ok": "green", "below": "red", "": "white"}
+COLOURS = {"ok": "green", "below": "red", "above": "red", "": "white"}
 
 
 def show(console: Console, title: str, rows: list[Row]) -> None:
@@ -27,7 +27,7 @@ def show(console: Console, title: str, rows: list[Row]) -> None:
             str(row.figure),
             str(row.baseline or ""),
             f"{number(ratio.median)}{spread}" if ratio else "",
-            f"[{colour}]≥ {row.goal} {row.verdict}[/]" if row.goal else "",
+            f"[{colour}]{row.wanted} {row.verdict}[/]" if row.wanted else "",
             row.note,
         )
     console.print(table)

@@ -77,6 +77,10 @@ class Line:
     def ask(self, data: bytes) -> Answer:
         """Send a request; wait for its answer."""
         self.socket.sendall(data)
+        return self.answer()
+
+    def answer(self) -> Answer:
+        """The answer to a request that was sent on `socket`."""
         got = bytearray()
         cut = None
         while cut is None or len(got) < sum(cut):
