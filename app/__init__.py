@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     sockets.install(app, settings.live_sockets)
     routes.install(app)
     live.install(app)
+    app.extensions[live.EXTENSION].on_change = made.moved
     rooms.install(app)
     playground.install(app, settings)
     console.install(app)

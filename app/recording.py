@@ -115,6 +115,10 @@ class Recorder:
         if email is None:
             self._came(Contact(device, at, None, None, False, False))
 
+    def moved(self, device: UUID, online: bool) -> None:
+        """A device's first socket here was opened, or its last one closed."""
+        (self.online if online else self.offline)(device, self.now())
+
     def online(self, device: UUID, at: int) -> None:
         """A socket of the device is open here."""
         self._sockets[device] += 1

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from flask import Flask, current_app
 from sqlalchemy import Connection, Engine
@@ -65,6 +66,10 @@ class Runtime:
             self._recorder = Recorder(lambda: make_engine(self._database_url(), 1), self.now_ms)
             self._recorder_owner = os.getpid()
         return self._recorder
+
+    def moved(self, device: UUID, online: bool) -> None:
+        """A device's first socket in this worker was opened, or its last one closed."""
+        self.recorder.moved(device, online)
 
     def _database_url(self) -> str:
         if self.settings.database_url is None:

@@ -95,7 +95,7 @@ class Told(Struct, frozen=True):
 
 class Found(Struct, frozen=True):
     """A delta that was read, from `cursor` and `page` on. `message`: it, as it is sent; None: it
-    holds nothing.
+    holds nothing. `resets`: the devices that support staff asked to reset, whom it is not for.
     """
 
     name: str
@@ -105,6 +105,7 @@ class Found(Struct, frozen=True):
     next_cursor: int
     next_page: str | None
     message: Any
+    resets: frozenset[str] = frozenset()
 
 
 class Missed(Struct, frozen=True):

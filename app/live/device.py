@@ -142,6 +142,9 @@ class Device(Peer):
     def _refuse(
         self, error: SyncError, ref: int | str | None = None, space: str | None = None
     ) -> None:
+        if self.who is not None:
+            runtime = self._hub.runtime
+            runtime.recorder.refused(error.code, self.who.device_id, runtime.now_ms(), space)
         if self._socket is not None:
             self._send(error_message(error, ref, space))
             code = close_code(error)
@@ -159,7 +162,15 @@ class Device(Peer):
             read.page,
             self._format or "json",
         )
-        self._hub.feed.want(wanted, self._principal(), self._happen)
+        who = self._principal()
+
+        def found(event: live.Found | live.Missed) -> None:
+            if isinstance(event, live.Found) and str(who.device_id) in event.resets:
+                self._hub.feed.want(wanted._replace(reset=True), who, self._happen)
+            else:
+                self._happen(event)
+
+        self._hub.feed.want(wanted, who, found)
 
     def _push(self, push: PushMessage) -> None:
         runtime = self._hub.runtime

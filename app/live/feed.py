@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -22,9 +23,9 @@ from app.errors import sync_error
 from app.live.sockets import frame
 from app.pages import next_page
 from app.runtime import Runtime
-from storage import spaces
+from storage import resets, spaces
 from storage.engine import one_moment
-from storage.sql import cursor
+from storage.sql import Cursor, cursor
 from sync.answers import SpaceAnswer
 from sync.errors import NotFound, SyncError
 from sync.messages import Delta
@@ -46,7 +47,8 @@ Listener = Callable[[Found | Missed], None]
 
 class Wanted(NamedTuple):
     """Where devices stand, and how they call the space. `news` counts the hints of the space: a
-    delta kept from before the last one is not wanted any more.
+    delta kept from before the last one is not wanted any more. `reset`: of a device that support
+    staff asked to take the space anew.
     """
 
     space: UUID
@@ -56,6 +58,7 @@ class Wanted(NamedTuple):
     cursor: int
     page: str | None
     format: Format
+    reset: bool = False
 
 
 def encoded(message: object, format_: Format) -> str | bytes:
@@ -125,8 +128,15 @@ class Feed:
             space = spaces.open_space(cur, who.user_id, who.device_id, wanted.space, lock=False)
             if space is None:
                 raise NotFound("not_found")
+            # What was asked of one device is not for the others that stand here.
+            space = replace(space, reset_below=wanted.cursor + 1 if wanted.reset else 0)
             answer = next_page(cur, space, visit, part, self._runtime.limits)
-        return _found(wanted, answer)
+            asked = () if wanted.reset or wanted.page else self._asked(cur, wanted)
+        return msgspec.structs.replace(_found(wanted, answer), resets=frozenset(asked))
+
+    def _asked(self, cur: Cursor, wanted: Wanted) -> list[str]:
+        """The devices that are to take the space anew from this cursor."""
+        return resets.asked(cur, wanted.space, wanted.cursor) if wanted.cursor else []
 
     def _keep(self, wanted: Wanted, found: Found) -> None:
         self._kept[wanted] = found
