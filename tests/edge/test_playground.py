@@ -1,7 +1,7 @@
 """`/demo` in a real Chromium: two panes apart and together again.
 
 Debian's `chromium` is found by its name, or named by REJOIN_TEST_CHROMIUM. REJOIN_TEST_SCREENSHOTS
-names a folder that the pictures of docs/ are written to.
+names the folder that the picture of the page is written to, `docs`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.conftest import LiveServer, ServerStarter
 PATIENCE_SECONDS = 30
 BUNDLE_SECONDS = 120
 CHROMIUM = os.environ.get("REJOIN_TEST_CHROMIUM") or shutil.which("chromium")
+SCREENSHOTS = os.environ.get("REJOIN_TEST_SCREENSHOTS", "")
 WANTS_CHROMIUM = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here: install Debian's, or name one, REJOIN_TEST_CHROMIUM"
 )
@@ -72,7 +73,12 @@ ACT = """([name, what, pick, text]) => {
     form.querySelector("input").value = text;
     form.requestSubmit();
   };
-  if (what === "flip") pane.querySelector(".switch").click();
+  if (what === "text") {
+    const area = pane.querySelector("textarea");
+    const at = (pick * 7) % (area.value.length + 1);
+    area.setRangeText(text, at, Math.min(at + (pick % 4), area.value.length), "end");
+    area.dispatchEvent(new Event("input"));
+  } else if (what === "flip") pane.querySelector(".switch").click();
   else if (what === "add" || !item) submit(pane.querySelector(".add"));
   else if (what === "rename") type(item.querySelector(".title"));
   else if (what === "tag") submit(item.querySelector(".tag"));
@@ -90,6 +96,7 @@ def server(start_server: ServerStarter) -> LiveServer:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     root = os.getuid() == 0
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
     with sync_playwright() as driver:
         made = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox"] if root else []
@@ -214,6 +221,17 @@ def type_at(pane: Pane, place: int, text: str) -> None:
     pane.text.press_sequentially(text)
 
 
+def play(visitor: Visitor, chance: random.Random, acts: Sequence[str], steps: int) -> None:
+    """So many things done in either pane; at the end both are online."""
+    for step in range(steps):
+        name, what = chance.choice(["Phone", "Laptop"]), chance.choice(acts)
+        visitor.page.evaluate(ACT, [name, what, chance.randrange(99), f"{what} {step}"])
+    for name in ("Phone", "Laptop"):
+        switch = visitor.pane(name).node.get_by_role("switch")
+        if switch.get_attribute("aria-checked") == "true":
+            switch.click()
+
+
 def without_sockets(visitor: Visitor) -> None:
     """From the next load of the page on, no websocket goes through."""
     visitor.page.route_web_socket("**/v1/live", lambda socket: socket.close())
@@ -272,7 +290,7 @@ def test_a_conflict_is_shown_in_both_panes_with_both_sides_and_one_click_settles
         expect(pane.items.first.get_by_label("Title", exact=True)).to_have_value("Soy milk")
     log = visitor.page.locator(".log li.met")
     expect(log).to_contain_text("in conflict: title")
-    expect(log.locator(".seen b")).to_contain_text("not #3")
+    expect(log.locator(".seen b")).to_contain_text("not #3 to #8")
 
 
 @WANTS_CHROMIUM
@@ -463,18 +481,27 @@ def test_whatever_two_panes_do_apart_and_together_they_end_equal(visitor: Visito
         without_sockets(visitor)
         visitor.come()
     expect(visitor.pane("Phone").node).to_have_attribute("data-status", by)
-    panes = [visitor.pane("Phone"), visitor.pane("Laptop")]
-    for step in range(80):
-        name, what = chance.choice(["Phone", "Laptop"]), chance.choice(ACTS)
-        visitor.page.evaluate(ACT, [name, what, chance.randrange(9), f"{what} {step}"])
-    for pane in panes:
-        if pane.node.get_by_role("switch").get_attribute("aria-checked") == "true":
-            pane.flip()
+    play(visitor, chance, ACTS, 80)
     visitor.in_step(20)
-    assert panes[0].shown() == panes[1].shown()
+    assert visitor.pane("Phone").shown() == visitor.pane("Laptop").shown()
     one, other = visitor.stored()
     assert one == other
-    assert all(pane.node.locator(".refused li").count() == 0 for pane in panes)
+    expect(visitor.page.locator(".refused li")).to_have_count(0)
+
+
+@WANTS_CHROMIUM
+@pytest.mark.usefixtures("yjs")
+def test_whatever_two_panes_type_apart_and_together_they_show_one_text(visitor: Visitor) -> None:
+    visitor.come_to_type()
+    play(visitor, random.Random(4), ("text", "text", "text", "text", "text", "flip"), 120)
+    visitor.in_step(10)
+    text = visitor.pane("Phone").text.input_value()
+    assert len(text) > 100
+    expect(visitor.pane("Laptop").text).to_have_value(text)
+    visitor.page.reload()
+    for name in ("Phone", "Laptop"):
+        expect(visitor.pane(name).text).to_have_value(text)
+    expect(visitor.page.locator(".refused li")).to_have_count(0)
 
 
 @WANTS_CHROMIUM
@@ -552,6 +579,28 @@ def test_a_server_that_goes_and_comes_back_is_found_again_by_itself(
 
 
 @WANTS_CHROMIUM
+def test_a_page_whose_server_has_other_data_says_so_and_starts_afresh(
+    browser: Browser, start_server: ServerStarter
+) -> None:
+    first = start_server()
+    visitor = Visitor(browser, first.url)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    first.stop()
+    start_server(PORT=first.url.rpartition(":")[2])
+    expect(phone.node.locator(".trouble")).to_contain_text("doesn’t know the page’s account")
+    expect(phone.status).to_contain_text("Stopped")
+    visitor.page.get_by_role("button", name="Start afresh").click()
+    expect(phone.status).to_have_text("Live, in step")
+    laptop.add("Tea")
+    visitor.in_step(1)
+    assert phone.shown() == laptop.shown() == [("Tea", False, "0", [])]
+    visitor.context.close()
+
+
+@WANTS_CHROMIUM
 def test_the_page_loads_with_what_it_holds_while_the_server_is_away(
     browser: Browser, start_server: ServerStarter
 ) -> None:
@@ -593,6 +642,34 @@ def test_a_delta_that_replaces_a_row_drops_what_it_does_not_name(visitor: Visito
         "documents": {},
     }
     assert visitor.page.evaluate(absorbed, [old, delta | {"deleted": True}]) is None
+
+
+@pytest.mark.skipif(not SCREENSHOTS, reason="REJOIN_TEST_SCREENSHOTS names no folder")
+@pytest.mark.usefixtures("yjs")
+def test_the_picture_of_the_page_is_taken(browser: Browser, server: LiveServer) -> None:
+    visitor = Visitor(browser, server.url, viewport={"width": 1280, "height": 800})
+    visitor.come_to_type()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    for title in ("Milk", "Bread", "Coffee"):
+        phone.add(title)
+    phone.text.press_sequentially("For the weekend: and thanks!")
+    visitor.in_step(4)
+    laptop.flip()
+    laptop.rename("Milk", "Oat milk")
+    laptop.vote("Oat milk")
+    laptop.tag("Oat milk", "cold")
+    type_at(laptop, 17, "two bags of beans, ")
+    phone.rename("Milk", "Soy milk")
+    phone.vote("Soy milk", 2)
+    phone.item("Bread").get_by_label("Done").check()
+    type_at(phone, 17, "a bunch of dill, ")
+    laptop.flip()
+    visitor.in_step(10)
+    phone.flip()
+    phone.vote("Coffee")
+    phone.tag("Coffee", "dark")
+    visitor.page.screenshot(path=Path(SCREENSHOTS) / "demo.png", full_page=True)
+    visitor.context.close()
 
 
 # The route ----------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ import { brief, clock, element } from "./dom.js";
 
 const SHOWN_MAX = 200;
 const READS_MAX = 50;
-// Of what an author had not seen, so many are named.
+// Of what an author had not seen, so many spans are named.
 const UNSEEN_MAX = 6;
+const TITLE_MAX = 24;
 
 export class Log {
   #entries = [];
@@ -77,10 +78,21 @@ export class Log {
     const line = element("p", { className: "seen", text: seenUpTo(context, "had") });
     line.title = `Its context: ${JSON.stringify(context)}`;
     if (!unseen.length) return line;
-    const named = unseen.slice(0, UNSEEN_MAX).map((other) => `#${other.position}`).join(", ");
-    line.append(element("b", { text: `, not ${named}${unseen.length > UNSEEN_MAX ? ", …" : ""}` }));
+    line.append(element("b", { text: `, not ${spans(unseen.map((other) => other.position))}` }));
     return line;
   }
+}
+
+// Ascending positions as people write them: #5 to #7, #9.
+function spans(positions) {
+  const found = [];
+  for (const position of positions) {
+    const last = found.at(-1);
+    if (last?.[1] === position - 1) last[1] = position;
+    else found.push([position, position]);
+  }
+  const named = found.slice(0, UNSEEN_MAX).map(([from, to]) => (from === to ? `#${from}` : `#${from} to #${to}`));
+  return named.join(", ") + (found.length > UNSEEN_MAX ? ", …" : "");
 }
 
 export function seenUpTo({ cursor }, has) {
@@ -95,12 +107,18 @@ export function dot(device, counter, nameOf) {
   return made;
 }
 
+// What records are called: brief titles by key.
+export function titlesOf(records) {
+  const titled = [...records].filter(([, { fields }]) => "title" in fields);
+  return new Map(titled.map(([key, { fields }]) => [key, brief(fields.title, TITLE_MAX)]));
+}
+
 // What the change does, an operation a line. `titles` remembers what records are called.
 export function operations(change, titles = new Map()) {
   const lines = change.ops.map((op) => {
     const key = JSON.stringify([op.collection, op.id]);
     const name = titles.get(key) ?? (op.new ? "new" : `${op.collection}/${op.id.slice(0, 8)}`);
-    if (op.op === "put" && "title" in op.fields) titles.set(key, brief(op.fields.title, 24));
+    if (op.op === "put" && "title" in op.fields) titles.set(key, brief(op.fields.title, TITLE_MAX));
     return element("code", { text: `${op.op} ${name} ${told(op)}`.trim(), title: JSON.stringify(op) });
   });
   return element("p", { className: "ops" }, ...lines);

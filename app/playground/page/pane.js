@@ -3,7 +3,7 @@
 import { brief, cloned, element } from "./dom.js";
 import { Line } from "./line.js";
 import { List } from "./list.js";
-import { dot, operations, seenUpTo } from "./log.js";
+import { dot, operations, seenUpTo, titlesOf } from "./log.js";
 import { Text } from "./text.js";
 
 const STATUS = {
@@ -62,11 +62,13 @@ export class Pane {
     const box = this.#find(selector);
     box.hidden = !changes.length;
     box.querySelector("summary").textContent = title(changes.length === 1 ? "1 change" : `${changes.length} changes`);
-    box.querySelector("ol").replaceChildren(...changes.map((change) => this.#change(change)));
+    const titles = titlesOf(this.device.view);
+    box.querySelector("ol").replaceChildren(...changes.map((change) => this.#change(change, titles)));
   }
 
-  #change(change) {
-    const shown = element("li", {}, dot(this.device.id ?? this.name, change.counter, () => this.name), operations(change));
+  #change(change, titles) {
+    const mark = dot(this.device.id ?? this.name, change.counter, () => this.name);
+    const shown = element("li", {}, mark, operations(change, titles));
     if (change.context) shown.append(element("p", { className: "seen", text: seenUpTo(change.context, "has") }));
     if (change.error) shown.append(element("p", { className: "badge", text: `${change.error.code}: ${brief(change.error.detail ?? "", 200)}` }));
     return shown;
@@ -77,8 +79,7 @@ export class Pane {
     button.setAttribute("aria-checked", String(!this.line.wanted));
     this.node.dataset.status = this.line.status;
     this.node.dataset.online = this.line.online;
-    const { problem } = this.line;
-    this.#trouble(problem && `${problem.message}${this.line.status === "stopped" ? " Start afresh, above, makes new devices." : ""}`);
+    this.#trouble(this.line.problem && told(this.line.problem, this.line.status));
     this.#showStatus();
   }
 
@@ -121,4 +122,10 @@ export class Pane {
   #find(selector) {
     return this.node.querySelector(selector);
   }
+}
+
+function told({ code, message }, status) {
+  // Said to nobody who mistyped: the password is the page's own.
+  const what = code === "bad_credentials" ? "This server doesn’t know the page’s account: its data is another’s." : message;
+  return status === "stopped" ? `${what} “Start afresh” makes a new account with new devices.` : what;
 }
