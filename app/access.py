@@ -41,12 +41,17 @@ def open_space(
     if space is None:
         require_device(cur, who)
         raise NotFound("not_found")
+    require_right(space, action)
+    return space
+
+
+def require_right(space: Space, action: Action) -> None:
+    """Whether the device may do it; raises as `open_space`."""
     if space.device_revoked:
         raise Unauthenticated("device_revoked")
     require(Membership(space.role, space.withdrawn, space.personal), action)
     if space.device_frozen and action == "read":
         raise Conflict("device_fork", known=[])
-    return space
 
 
 def space_id(name: str) -> UUID | None:

@@ -6,31 +6,28 @@ A push, from top to bottom: open the space and lock its head, read what the chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
 from sqlalchemy import Engine
 
+from app import touched
 from app.access import Visit, open_space, require_device
 from app.hints import Hints
 from app.pages import next_page, nothing_new, page_after
 from app.recording import Recorder
-from storage import documents, journal, quarantine, records, replicas, spaces
+from app.touched import Meeting, Records
+from app.turns import Done, Turn, Turns, open_free
+from storage import journal, replicas
 from storage.engine import one_moment, one_statement
 from storage.spaces import Space
 from storage.sql import Cursor, cursor, wait_for_no_disk
 from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
-from sync.changes import Change, Edit, Key
-from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
-from sync.documents import NOTHING
-from sync.editing import FieldKey, Held
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
 from sync.limits import Limits
-from sync.plan import Decided, Plan, State, plan_push
-from sync.records import Record
+from sync.plan import Plan, plan_push
 from sync.requests import Pull, Push, SpaceRequest, SyncRequest
-from sync.stored import pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,7 @@ class Exchange:
     engine: Engine
     limits: Limits
     hints: Hints
+    turns: Turns
     recorder: Recorder | None = None
 
     def sync(self, visit: Visit, request: SyncRequest) -> SyncAnswer:
@@ -63,16 +61,47 @@ class Exchange:
     def _sync_space(self, visit: Visit, name: str, part: SpaceRequest) -> SpaceAnswer:
         if not part.changes and part.discarded is None:
             return self.pull(visit, name, part)
-        with self.engine.begin() as connection:
-            cur = cursor(connection)
-            space = open_space(cur, visit.who, name, "write", lock=True)
-            plan = push(cur, space, visit, part, self.limits)
-            try:
-                answer = page_after(cur, space, plan, visit, part, self.limits)
-            except BadRequest as bad_page:
-                answer = SpaceAnswer(epoch=space.epoch, error=bad_page.as_dict())
+        turn = Turn(visit, name, part)
+        if turn.may_join:
+            self.turns.take(turn, self.push_turns)
+        done = turn.done or self._push_alone(turn)
+        if isinstance(done, SyncError):
+            raise done
+        space, plan, answer = done
         self._tell(space, plan)
         return msgspec.structs.replace(answer, accepted=plan.accepted, rejected=_told(plan))
+
+    def _push_alone(self, turn: Turn) -> Done:
+        visit, part = turn.visit, turn.part
+        with self.engine.begin() as connection:
+            cur = cursor(connection)
+            space = open_space(cur, visit.who, turn.name, "write", lock=True)
+            plan = push(cur, space, visit, part, self.limits)
+            return space, plan, self._page_after(cur, space, plan, visit, part)
+
+    def push_turns(self, turns: list[Turn]) -> None:
+        """Those of the turns that can go together, in one transaction."""
+        with self.engine.begin() as connection:
+            cur = cursor(connection)
+            joined = open_free(cur, turns)
+            meetings = [meeting for _, meeting in joined]
+            outcomes = push_together(cur, meetings, self.limits)
+            done = [
+                (one.space, plan, self._page_after(cur, one.space, plan, one.visit, one.part))
+                if isinstance(plan, Plan)
+                else plan
+                for one, plan in zip(meetings, outcomes, strict=True)
+            ]
+        for (turn, _), what in zip(joined, done, strict=True):
+            turn.done = what
+
+    def _page_after(
+        self, cur: Cursor, space: Space, plan: Plan, visit: Visit, part: SpaceRequest
+    ) -> SpaceAnswer:
+        try:
+            return page_after(cur, space, plan, visit, part, self.limits)
+        except BadRequest as bad_page:
+            return SpaceAnswer(epoch=space.epoch, error=bad_page.as_dict())
 
     def push(self, visit: Visit, name: str, part: Push) -> PushAnswer:
         """The changes alone. Raises `SyncError`, and then has changed nothing."""
@@ -155,32 +184,45 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
     Raises `SyncError` (`device_fork`, `counter_gap`, `bad_counter`) before anything is written.
     """
     replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
-    before = _records(cur, space, part)
-    contexts = journal.Contexts(cur, space.id)
-    numbers, clock = _named(cur, space, part)
-    state = State(
-        replica=replica,
-        counter=space.counter,
-        history=History(space.epoch, space.head, clock, _epochs(cur, space, part), contexts),
-        decided=_decided(cur, space, replica, part),
-        records=before,
-        replicas=numbers,
-        tails_of=journal.Tails(cur, space.id, contexts),
-        frozen=space.device_frozen,
-        documents=_documents(cur, space, part),
-        load=lambda key: _whole(cur, space, key),
-    )
-    plan = plan_push(state, part, visit.sent_at, visit.received_at, limits)
-    if plan.accepted > space.counter:
-        journal.append(cur, space.id, replica, visit.received_at, plan.entries)
-        _write(cur, space, plan, before)
-        if plan.documents:
-            documents.write(cur, space.id, plan.documents)
-        quarantine.keep(cur, space.id, replica, plan.head, visit.received_at, plan.refusals)
-        quarantine.discard(cur, space.id, replica, plan.discarded)
-        stands = _acknowledged(space, part)
-        replicas.decide(cur, space.id, replica, plan.accepted, plan.head, *stands)
-    return plan
+    (outcome,) = push_together(cur, [Meeting(space, replica, visit, part)], limits)
+    if isinstance(outcome, SyncError):
+        raise outcome
+    return outcome
+
+
+def push_together(cur: Cursor, pushes: list[Meeting], limits: Limits) -> list[Plan | SyncError]:
+    """As `push`, to several spaces in the statements of one; what is wrong with one is its own."""
+    before = touched.records_of(cur, pushes)
+    outcomes = [_decide(cur, one, before, limits) for one in pushes]
+    moved = [
+        (one, plan)
+        for one, plan in zip(pushes, outcomes, strict=True)
+        if isinstance(plan, Plan) and plan.accepted > one.space.counter
+    ]
+    if moved:
+        journal.append(cur, _logged(moved))
+        touched.write(cur, moved, before)
+        replicas.decide(cur, [_standing(one, plan) for one, plan in moved])
+    return outcomes
+
+
+def _decide(cur: Cursor, one: Meeting, before: Records, limits: Limits) -> Plan | SyncError:
+    state, visit = touched.state_of(cur, one, before), one.visit
+    try:
+        return plan_push(state, one.part, visit.sent_at, visit.received_at, limits)
+    except SyncError as error:
+        return error
+
+
+def _logged(moved: list[tuple[Meeting, Plan]]) -> Iterator[journal.Decision]:
+    for one, plan in moved:
+        space, replica, received_at = str(one.space.id), one.replica, one.visit.received_at
+        yield from ((space, replica, received_at, entry) for entry in plan.entries)
+
+
+def _standing(one: Meeting, plan: Plan) -> replicas.Moved:
+    stands = _acknowledged(one.space, one.part)
+    return replicas.Moved(str(one.space.id), one.replica, plan.accepted, plan.head, *stands)
 
 
 def _acknowledged(space: Space, part: Pull) -> tuple[int, int]:
@@ -192,70 +234,3 @@ def _acknowledged(space: Space, part: Pull) -> tuple[int, int]:
 
 def _told(plan: Plan) -> list[Rejection]:
     return [Rejection(*told) for told in plan.rejected]
-
-
-# What a push reads, a statement each, and only where its changes ask for it -------------------
-
-
-def _changes(part: SpaceRequest) -> list[Change]:
-    return [change for change in part.changes if isinstance(change, Change)]
-
-
-def _records(cur: Cursor, space: Space, part: SpaceRequest) -> dict[Key, Record]:
-    keys = {(op.collection, op.id) for change in _changes(part) for op in change.ops}
-    rows = records.read(cur, space.id, keys) if keys else []
-    return {(row.collection, row.id): unpack(row) for row in rows}
-
-
-def _documents(cur: Cursor, space: Space, part: SpaceRequest) -> dict[FieldKey, Held]:
-    keys = {
-        (op.collection, op.id, op.field)
-        for change in _changes(part)
-        for op in change.ops
-        if isinstance(op, Edit)
-    }
-    return documents.held(cur, space.id, keys) if keys else {}
-
-
-def _whole(cur: Cursor, space: Space, key: FieldKey) -> bytes:
-    found = documents.whole(cur, space.id, *key)
-    return found.update if found else NOTHING
-
-
-def _decided(
-    cur: Cursor, space: Space, replica: Replica, part: SpaceRequest
-) -> Mapping[int, Decided]:
-    """What stands on the counters that the request uses again."""
-    used = [change.counter for change in part.changes if change.counter <= space.counter]
-    return journal.decided(cur, space.id, replica, min(used), max(used)) if used else {}
-
-
-def _named(
-    cur: Cursor, space: Space, part: SpaceRequest
-) -> tuple[Mapping[DeviceId, Replica], VectorClock]:
-    """The replicas that contexts name beyond their cursors, and their counters."""
-    devices = {device for change in _changes(part) for device in change.context.clock}
-    return replicas.by_device(cur, space.id, devices) if devices else ({}, VectorClock())
-
-
-def _epochs(cur: Cursor, space: Space, part: SpaceRequest) -> Mapping[Epoch, EpochStart]:
-    """How the epochs began that have come since the oldest context."""
-    epochs = [change.context.epoch or space.epoch for change in _changes(part)]
-    oldest = min(epochs, default=space.epoch)
-    return spaces.epochs_after(cur, space.id, oldest) if oldest < space.epoch else {}
-
-
-# What a push writes ---------------------------------------------------------------------------
-
-
-def _write(cur: Cursor, space: Space, plan: Plan, before: Mapping[Key, Record]) -> None:
-    """What is new is packed while PostgreSQL takes it in: it has one author, and so no siblings
-    that only the names of devices could rank.
-    """
-    names = replicas.Names(cur, space.id)
-    rows = plan.records.items()
-    changed = [pack(*key, row, names) for key, row in rows if key in before]
-    records.update(cur, space.id, changed)
-    if len(changed) < len(rows):
-        new = (pack(*key, row, names) for key, row in rows if key not in before)
-        records.insert(cur, space.id, new)

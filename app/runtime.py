@@ -23,6 +23,7 @@ from app.recording import Recorder
 from app.relay import Relay, connect
 from app.settings import Settings
 from app.streams import Streams
+from app.turns import Turns
 from storage.engine import make_engine
 from storage.notify import PostgresChannel, RedisChannel
 from sync.limits import Limits
@@ -38,6 +39,7 @@ class Runtime:
         self.clock: Callable[[], float] = time.time
         self.attempts_forgotten_at: datetime | None = None
         self.hints = Hints()
+        self.turns = Turns()
         self.relay: Relay | None = None
         self.streams = Streams()
         self._recorder: Recorder | None = None
@@ -79,7 +81,7 @@ class Runtime:
     @property
     def exchange(self) -> Exchange:
         """The way to the log."""
-        return Exchange(self.engine, self.limits, self.hints, self.recorder)
+        return Exchange(self.engine, self.limits, self.hints, self.turns, self.recorder)
 
     def join_the_others(self) -> Relay:
         """Exchange hints with the other workers from now on. For a worker that serves."""

@@ -48,8 +48,9 @@ def rows(dice: random.Random, engine: Engine, device: Device, last: int) -> list
             if start == 1:
                 replicas.add(cur, device.space, device.id)
             made = [_made(n, id_, values[n % VARIETY]) for n, id_ in batch]
-            journal.append(cur, device.space, REPLICA, AT, [entry for entry, _ in made])
-            records.insert(cur, device.space, [row for _, row in made])
+            space = str(device.space)
+            journal.append(cur, [(space, REPLICA, AT, entry) for entry, _ in made])
+            records.insert(cur, [(space, row) for _, row in made])
             moved = {"space": device.space, "head": end - 1}
             cur.execute("UPDATE spaces SET head = %(head)s WHERE id = %(space)s", moved)
             cur.execute(_DECIDE, moved)

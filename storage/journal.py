@@ -20,19 +20,18 @@ _APPEND: Final = """
 """
 
 
-def append(
-    cur: Cursor, space: UUID, replica: Replica, received_at: int, entries: list[Entry]
-) -> None:
+Decision = tuple[str, Replica, int, Entry]
+"""(space, replica, received at in ms, entry): a change on its way into the log."""
+
+
+def append(cur: Cursor, decisions: Iterable[Decision]) -> None:
     """Writes the entries at their positions, by COPY."""
-    if not entries:
-        return
-    space_id = str(space)
     with cur.copy(_APPEND) as copy:
-        for e in entries:
+        for space, replica, received_at, e in decisions:
             context = e.context
             clock = to_json(_by_number(context.clock)).decode() if context.clock else None
             conflicts = to_json(e.conflicts).decode() if e.conflicts else None
-            named = (space_id, e.position, replica, e.counter, context.epoch, context.cursor, clock)
+            named = (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
             told = (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
             copy.write_row((*named, *told))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,27 +13,32 @@ from sync.changes import Key
 from sync.deltas import Place
 from sync.stored import StoredRecord
 
+Where = tuple[UUID, Key]
+"""A record in its space."""
+
 # The limit keeps PostgreSQL to one look into the primary key for each: left free, it may read
 # all of a space to find twenty of its records.
 _READ: Final = """
-    SELECT found.*
-    FROM unnest(%s::text[], %s::text[]) AS wanted (collection, id)
+    SELECT number, found.*
+    FROM unnest(%s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
+        AS wanted (space_id, collection, id, number)
     CROSS JOIN LATERAL (
         SELECT r.collection, r.id, position, deleted, bytes, conflicts, data::text, causality
         FROM records r
-        WHERE space_id = %s AND r.collection = wanted.collection AND r.id = wanted.id LIMIT 1
+        WHERE r.space_id = wanted.space_id AND r.collection = wanted.collection
+          AND r.id = wanted.id LIMIT 1
     ) AS found
 """
 
 
-def read(cur: Cursor, space: UUID, keys: Iterable[Key]) -> list[StoredRecord]:
+def read(cur: Cursor, wanted: list[Where]) -> dict[Where, StoredRecord]:
     """Those of the records that there are."""
-    wanted = list(keys)
-    cur.execute(_READ, ([k[0] for k in wanted], [k[1] for k in wanted], space))
-    return [_stored(row) for row in cur.fetchall()]
+    spaces = [str(space) for space, _ in wanted]
+    cur.execute(_READ, (spaces, [key[0] for _, key in wanted], [key[1] for _, key in wanted]))
+    return {wanted[number - 1]: _stored(row) for number, *row in cur.fetchall()}
 
 
-def _stored(row: tuple[Any, ...]) -> StoredRecord:
+def _stored(row: Sequence[Any]) -> StoredRecord:
     collection, id_, position, deleted, size, conflicts, data, causality = row
     return StoredRecord(
         collection, id_, position, deleted, size, conflicts, data.encode(), causality
@@ -47,29 +52,28 @@ _COPY: Final = """
 _UPDATE: Final = """
     UPDATE records SET position = new.position, deleted = new.deleted, bytes = new.bytes,
         conflicts = new.conflicts, data = new.data, causality = new.causality
-    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::boolean[], %s::int[], %s::int[],
-                %s::jsonb[], %s::bytea[])
-        AS new (collection, id, position, deleted, bytes, conflicts, data, causality)
-    WHERE records.space_id = %s
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::boolean[], %s::int[],
+                %s::int[], %s::jsonb[], %s::bytea[])
+        AS new (space_id, collection, id, position, deleted, bytes, conflicts, data, causality)
+    WHERE records.space_id = new.space_id
       AND records.collection = new.collection AND records.id = new.id
 """
 
 
-def insert(cur: Cursor, space: UUID, rows: Iterable[StoredRecord]) -> None:
-    """Writes records that there were none of, by COPY, as they come."""
-    space_id = str(space)
+def insert(cur: Cursor, rows: Iterable[tuple[str, StoredRecord]]) -> None:
+    """Writes records that there were none of, each with its space, by COPY, as they come."""
     with cur.copy(_COPY) as copy:
-        for row in rows:
-            copy.write_row((space_id, *row[:6], row.data.decode(), row.causality))
+        for space, row in rows:
+            copy.write_row((space, *row[:6], row.data.decode(), row.causality))
 
 
-def update(cur: Cursor, space: UUID, rows: list[StoredRecord]) -> None:
-    """Writes records that there were, in one statement."""
+def update(cur: Cursor, rows: list[tuple[str, StoredRecord]]) -> None:
+    """Writes records that there were, each with its space, in one statement."""
     if not rows:
         return
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = [list(column) for column in zip(*(row for _, row in rows), strict=True)]
     columns[6] = [data.decode() for data in columns[6]]
-    cur.execute(_UPDATE, (*columns, space))
+    cur.execute(_UPDATE, ([space for space, _ in rows], *columns))
 
 
 # The window stops the page at its bytes before a row is read for the answer; one record may

@@ -25,21 +25,33 @@ def add(cur: Cursor, space: UUID, device: UUID) -> Replica:
 
 
 _DECIDE: Final = """
-    WITH moved AS (
-        UPDATE spaces SET head = %(head)s WHERE id = %(space)s AND head <> %(head)s
+    WITH decided AS (
+        SELECT * FROM unnest(%s::uuid[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[],
+                             %s::int[]) AS d (space_id, number, counter, head, cursor, epoch)
+    ), moved AS (
+        UPDATE spaces SET head = d.head FROM decided d
+        WHERE spaces.id = d.space_id AND spaces.head <> d.head
     )
-    UPDATE replicas SET counter = %(counter)s, position = %(head)s, cursor = %(cursor)s,
-        cursor_epoch = %(epoch)s, cursor_at = now()
-    WHERE space_id = %(space)s AND number = %(replica)s
+    UPDATE replicas SET counter = d.counter, position = d.head, cursor = d.cursor,
+        cursor_epoch = d.epoch, cursor_at = now()
+    FROM decided d WHERE replicas.space_id = d.space_id AND replicas.number = d.number
 """
 
 
-def decide(
-    cur: Cursor, space: UUID, replica: Replica, counter: int, head: int, cursor: int, epoch: int
-) -> None:
-    """Moves the replica's entry in the vector clock, the head, and the cursor acknowledged."""
-    values = {"space": space, "replica": replica, "counter": counter, "head": head}
-    cur.execute(_DECIDE, {**values, "cursor": cursor, "epoch": epoch})
+class Moved(NamedTuple):
+    """A replica after its push: what is decided, and the cursor that it acknowledged."""
+
+    space: str
+    replica: Replica
+    counter: int
+    head: int
+    cursor: int
+    epoch: int
+
+
+def decide(cur: Cursor, moved: list[Moved]) -> None:
+    """Moves each replica's entry in the vector clock, its space's head, and its cursor."""
+    cur.execute(_DECIDE, [list(column) for column in zip(*moved, strict=True)])
 
 
 _ACKNOWLEDGE: Final = """

@@ -38,18 +38,21 @@ class Space:
     reset_below: int
 
 
-_OPEN: Final = """
-    SELECT s.id, s.head, s.epoch, s.horizon, s.personal, m.role, m.withdrawn_at IS NOT NULL,
-           d.revoked_at IS NOT NULL, d.frozen_at IS NOT NULL,
-           r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0),
-           coalesce(r.reset_below, 0)
+_SPACE: Final = """
+    s.id, s.head, s.epoch, s.horizon, s.personal, m.role, m.withdrawn_at IS NOT NULL,
+    d.revoked_at IS NOT NULL, d.frozen_at IS NOT NULL,
+    r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0),
+    coalesce(r.reset_below, 0)
+"""
+_OPEN: Final = f"""
+    SELECT {_SPACE}
     FROM devices d
     JOIN users u ON u.id = d.user_id
     JOIN spaces s ON s.id = coalesce(%(space)s::uuid, u.personal_space_id)
     JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
     LEFT JOIN replicas r ON r.space_id = s.id AND r.device_id = d.id
     WHERE d.id = %(device)s AND u.id = %(user)s
-"""
+"""  # noqa: S608
 # Foreign keys to the space may be checked meanwhile: its key does not change.
 _LOCK: Final = """
     SELECT FROM users u
@@ -58,6 +61,10 @@ _LOCK: Final = """
     WHERE u.id = %(user)s
     FOR NO KEY UPDATE OF s
 """
+
+
+Asked = tuple[UUID, UUID | None, UUID]
+"""(user, space, device); no space stands for the personal one."""
 
 
 def open_space(
@@ -93,6 +100,44 @@ def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
     cur.execute(_OPEN_AS_WRITER, values)
     row = cur.fetchone()
     return None if row is None else Space(*row)
+
+
+_LOCK_FREE: Final = """
+    SELECT s.id FROM unnest(%s::uuid[], %s::uuid[]) AS asked (user_id, space_id)
+    JOIN users u ON u.id = asked.user_id
+    JOIN spaces s ON s.id = coalesce(asked.space_id, u.personal_space_id)
+    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
+    ORDER BY s.id
+    FOR NO KEY UPDATE OF s SKIP LOCKED
+"""
+_OPEN_EACH: Final = f"""
+    SELECT asked.number, {_SPACE}
+    FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) WITH ORDINALITY
+        AS asked (user_id, space_id, device_id, number)
+    JOIN devices d ON d.id = asked.device_id AND d.user_id = asked.user_id
+    JOIN users u ON u.id = d.user_id
+    JOIN spaces s ON s.id = coalesce(asked.space_id, u.personal_space_id)
+    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
+    JOIN replicas r ON r.space_id = s.id AND r.device_id = d.id
+    WHERE s.id = ANY(%s)
+    ORDER BY asked.number
+"""  # noqa: S608
+
+
+def open_free(cur: Cursor, asked: list[Asked]) -> dict[int, Space]:
+    """Those of the spaces, by their place in `asked`, that nobody else has locked now; locked for
+    this transaction. Each space once, and only for a device that has pushed to it before.
+
+    Waits for nobody, so no two who open many can wait for each other.
+    """
+    users, spaces, devices = (list(column) for column in zip(*asked, strict=True))
+    cur.execute(_LOCK_FREE, (users, spaces))
+    free = [row[0] for row in cur]
+    cur.execute(_OPEN_EACH, (users, spaces, devices, free))
+    found: dict[UUID, tuple[int, Space]] = {}
+    for number, *row in cur:
+        found.setdefault(row[0], (number - 1, Space(*row)))
+    return dict(found.values())
 
 
 _DEVICE: Final = """

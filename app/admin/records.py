@@ -77,8 +77,8 @@ def record(
 
 def kept(connection: Connection, space: UUID, key: Key) -> Record | None:
     """The record as it is merged; None: there is none."""
-    rows = records.read(cursor(connection), space, [key])
-    return unpack(rows[0]) if rows else None
+    row = records.read(cursor(connection), [(space, key)]).get((space, key))
+    return unpack(row) if row else None
 
 
 def was(connection: Connection, space: UUID, key: Key, position: int) -> Record | None:

@@ -23,6 +23,7 @@ from app.access import Visit
 from app.auth import Principal
 from app.exchange import Exchange
 from app.hints import Hints
+from app.turns import Turns
 from storage.accounts import Registration, create_user, register_device
 from sync.changes import Change, Context, Put
 from sync.errors import SyncError
@@ -101,7 +102,7 @@ class ByExchange:
     """Each writer is a device of its own in one shared space; readers pull."""
 
     def __init__(self, engine: Engine) -> None:
-        self.exchange = Exchange(engine, Limits(), Hints())
+        self.exchange = Exchange(engine, Limits(), Hints(), Turns())
         with engine.begin() as connection:
             user = create_user(connection, f"race-{uuid4()}@example.org", "no password")
             assert user is not None

@@ -1,0 +1,148 @@
+"""What pushes touch: read before they are decided, a statement each and only where their changes
+ask for it, and written after.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+from uuid import UUID
+
+from app.access import Visit
+from storage import documents, journal, quarantine, records, replicas, spaces
+from storage.spaces import Space
+from storage.sql import Cursor
+from sync.changes import Change, Edit, Key
+from sync.clock import DeviceId, Epoch, EpochStart, History, Replica, VectorClock
+from sync.documents import NOTHING
+from sync.editing import FieldKey, Held
+from sync.plan import Decided, Plan, State
+from sync.records import Record
+from sync.requests import SpaceRequest
+from sync.stored import StoredRecord, pack, unpack
+
+
+class Meeting(NamedTuple):
+    """A push, and the space that it meets, locked."""
+
+    space: Space
+    replica: Replica
+    visit: Visit
+    part: SpaceRequest
+
+
+Records = Mapping[UUID, Mapping[Key, Record]]
+"""By space."""
+
+
+def records_of(cur: Cursor, pushes: Iterable[Meeting]) -> Records:
+    """The records that the pushes' operations name, those that there are; one statement."""
+    wanted = {
+        (one.space.id, (op.collection, op.id))
+        for one in pushes
+        for change in _changes(one.part)
+        for op in change.ops
+    }
+    found: dict[UUID, dict[Key, Record]] = defaultdict(dict)
+    for (space_id, key), row in (records.read(cur, list(wanted)) if wanted else {}).items():
+        found[space_id][key] = unpack(row)
+    return found
+
+
+def state_of(cur: Cursor, one: Meeting, before: Records) -> State:
+    """What the push meets."""
+    space, replica, part = one.space, one.replica, one.part
+    contexts = journal.Contexts(cur, space.id)
+    numbers, clock = _named(cur, space, part)
+    return State(
+        replica=replica,
+        counter=space.counter,
+        history=History(space.epoch, space.head, clock, _epochs(cur, space, part), contexts),
+        decided=_decided(cur, space, replica, part),
+        records=before.get(space.id, {}),
+        replicas=numbers,
+        tails_of=journal.Tails(cur, space.id, contexts),
+        frozen=space.device_frozen,
+        documents=_documents(cur, space, part),
+        load=lambda key: _whole(cur, space, key),
+    )
+
+
+Moved = list[tuple[Meeting, Plan]]
+
+
+def write(cur: Cursor, moved: Moved, before: Records) -> None:
+    """Writes what the plans say but the log. Records that are new are packed while PostgreSQL
+    takes them in: each has one author, and so no siblings that only the names of devices rank.
+    """
+    changed = [
+        (str(one.space.id), pack(*key, row, names))
+        for one, plan in moved
+        for names in [replicas.Names(cur, one.space.id)]
+        for key, row in plan.records.items()
+        if key in before.get(one.space.id, {})
+    ]
+    records.update(cur, changed)
+    if len(changed) < sum(len(plan.records) for _, plan in moved):
+        records.insert(cur, _new(cur, moved, before))
+    for one, plan in moved:
+        space, replica = one.space.id, one.replica
+        if plan.documents:
+            documents.write(cur, space, plan.documents)
+        quarantine.keep(cur, space, replica, plan.head, one.visit.received_at, plan.refusals)
+        quarantine.discard(cur, space, replica, plan.discarded)
+
+
+def _new(cur: Cursor, moved: Moved, before: Records) -> Iterator[tuple[str, StoredRecord]]:
+    for one, plan in moved:
+        space, there = one.space.id, before.get(one.space.id, {})
+        id_, names = str(space), replicas.Names(cur, space)
+        for key, row in plan.records.items():
+            if key not in there:
+                yield id_, pack(*key, row, names)
+
+
+# What a push reads besides ---------------------------------------------------------------------
+
+
+def _changes(part: SpaceRequest) -> list[Change]:
+    return [change for change in part.changes if isinstance(change, Change)]
+
+
+def _documents(cur: Cursor, space: Space, part: SpaceRequest) -> dict[FieldKey, Held]:
+    keys = {
+        (op.collection, op.id, op.field)
+        for change in _changes(part)
+        for op in change.ops
+        if isinstance(op, Edit)
+    }
+    return documents.held(cur, space.id, keys) if keys else {}
+
+
+def _whole(cur: Cursor, space: Space, key: FieldKey) -> bytes:
+    found = documents.whole(cur, space.id, *key)
+    return found.update if found else NOTHING
+
+
+def _decided(
+    cur: Cursor, space: Space, replica: Replica, part: SpaceRequest
+) -> Mapping[int, Decided]:
+    """What stands on the counters that the request uses again."""
+    used = [change.counter for change in part.changes if change.counter <= space.counter]
+    return journal.decided(cur, space.id, replica, min(used), max(used)) if used else {}
+
+
+def _named(
+    cur: Cursor, space: Space, part: SpaceRequest
+) -> tuple[Mapping[DeviceId, Replica], VectorClock]:
+    """The replicas that contexts name beyond their cursors, and their counters."""
+    devices = {device for change in _changes(part) for device in change.context.clock}
+    return replicas.by_device(cur, space.id, devices) if devices else ({}, VectorClock())
+
+
+def _epochs(cur: Cursor, space: Space, part: SpaceRequest) -> Mapping[Epoch, EpochStart]:
+    """How the epochs began that have come since the oldest context."""
+    epochs = [change.context.epoch or space.epoch for change in _changes(part)]
+    oldest = min(epochs, default=space.epoch)
+    return spaces.epochs_after(cur, space.id, oldest) if oldest < space.epoch else {}
