@@ -19,6 +19,7 @@ from app.pages import next_page, nothing_new, page_after
 from app.recording import Recorder
 from app.touched import Meeting, Records
 from app.turns import Done, Turn, Turns, open_free
+from app.unshown import Unshown
 from storage import journal, replicas
 from storage.engine import one_moment, one_statement
 from storage.spaces import Space
@@ -39,6 +40,7 @@ class Exchange:
     hints: Hints
     turns: Turns
     recorder: Recorder | None = None
+    unshown: Unshown | None = None
 
     def sync(self, visit: Visit, request: SyncRequest) -> SyncAnswer:
         """Everything in one round trip; an error of one space harms no other."""
@@ -161,6 +163,8 @@ class Exchange:
             replicas.acknowledge(cur, space.id, replica, *stands)
 
     def _tell(self, space: Space, plan: Plan) -> None:
+        if plan.unshown and self.unshown:
+            self.unshown.show_later(space.id, plan.unshown)
         if plan.entries:
             self.hints.tell(space.id, space.epoch, plan.head)
 

@@ -24,6 +24,7 @@ from app.relay import Relay, connect
 from app.settings import Settings
 from app.streams import Streams
 from app.turns import Turns
+from app.unshown import Unshown
 from storage.engine import make_engine
 from storage.notify import PostgresChannel, RedisChannel
 from sync.limits import Limits
@@ -42,6 +43,7 @@ class Runtime:
         self.turns = Turns()
         self.relay: Relay | None = None
         self.streams = Streams()
+        self.unshown = Unshown(lambda: self.engine, settings.limits, self.now_ms)
         self._recorder: Recorder | None = None
         self._engine: Engine | None = None
         self._owner = 0
@@ -81,7 +83,9 @@ class Runtime:
     @property
     def exchange(self) -> Exchange:
         """The way to the log."""
-        return Exchange(self.engine, self.limits, self.hints, self.turns, self.recorder)
+        return Exchange(
+            self.engine, self.limits, self.hints, self.turns, self.recorder, self.unshown
+        )
 
     def join_the_others(self) -> Relay:
         """Exchange hints with the other workers from now on. For a worker that serves."""

@@ -93,6 +93,11 @@ _OPEN_AS_WRITER: Final = """
 """
 
 
+def lock_head(cur: Cursor, space: UUID) -> None:
+    """Until the transaction ends nobody else writes in the space."""
+    cur.execute(_HEAD, {"space": space})
+
+
 def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
     """The space with its lock, as a replica of the server's meets it, which is no member's."""
     values = {"space": space, "device": device}

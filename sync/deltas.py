@@ -131,7 +131,7 @@ def documents_wanted(row: StoredRecord, cursor: int) -> list[Wanted]:
     base = 0 if packed.whole > cursor else cursor
     return [
         Wanted(row.collection, row.id, name, base)
-        for name, position in packed.documents.items()
+        for name, (position, *_shown) in packed.documents.items()
         if position > base
     ]
 

@@ -12,16 +12,15 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
-from sync import framing, trees
+from sync import framing, gates, trees
 from sync.documents import attempt, diff, ends, integrate, merge, read, squash, text_of
 from sync.errors import Refused
-from sync.framing import Client, Clocks, Frame, Gate
+from sync.framing import Clocks, Frame
 from sync.limits import Limits
 from sync.values import Value
 from sync.work import work_of_edit
@@ -121,50 +120,11 @@ def edit(held: Held, update: bytes, position: int, load: Load, limits: Limits) -
     """Takes the update, or lets it wait. Raises `Refused`."""
     frame = read(update, limits.document_update_bytes)
     work = work_of_edit(frame.structs, held.size if frame.parents else 0)
-    if not is_complete(frame, held.about.clocks):
+    if not gates.is_complete(frame, held.about.clocks):
         return Edited(_let_wait(held, update, position, limits), work, False)
     after = _take(held, update, frame, position, load, limits)
     after, freed = _take_waiting(after, position, load, limits)
     return Edited(_bounded(after, load, limits), work, freed)
-
-
-def is_complete(frame: Frame, clocks: Clocks) -> bool:
-    """Whether everything that the update refers to is there or in it, in an order in which each
-    comes after what it needs.
-    """
-    there = {client: clocks.get(client, 0) for client in frame.spans}
-    gates = {
-        client: [gate for gate in reversed(span.gates) if gate.end > there[client]]
-        for client, span in frame.spans.items()
-    }
-    waiting: dict[Client, list[tuple[int, Client]]] = {}
-    ready = list(frame.spans)
-    while ready:
-        client = ready.pop()
-        gate = _next_gate(gates[client], there, clocks)
-        if gate is not None and gate.needs[0] == client:
-            return False  # what it skips, nothing else in the update brings
-        if gate is not None:
-            heappush(waiting.setdefault(gate.needs[0], []), (gate.needs[1], client))
-            there[client] = max(there[client], gate.clock)
-        else:
-            there[client] = max(there[client], frame.spans[client].end)
-        others = waiting.get(client, [])
-        while others and others[0][0] < there[client]:
-            ready.append(heappop(others)[1])
-    return not any(gates.values()) and all(
-        end <= there.get(client, clocks.get(client, 0)) for client, end in frame.deletes.items()
-    )
-
-
-def _next_gate(gates: list[Gate], there: Clocks, clocks: Clocks) -> Gate | None:
-    """The first that is still shut; those before it are dropped."""
-    while gates:
-        client, clock = gates[-1].needs
-        if clock >= there.get(client, clocks.get(client, 0)):
-            return gates[-1]
-        gates.pop()
-    return None
 
 
 def _let_wait(held: Held, update: bytes, position: int, limits: Limits) -> Held:
@@ -233,7 +193,7 @@ def _take_waiting(held: Held, position: int, load: Load, limits: Limits) -> tupl
         again = False
         for stored in held.waiting:
             frame = framing.read(stored.update)
-            if is_complete(frame, held.about.clocks):
+            if gates.is_complete(frame, held.about.clocks):
                 held = _take_one(held, stored, frame, position, load, limits)
                 again = freed = True
     return held, freed
@@ -275,6 +235,16 @@ def _bounded(held: Held, load: Load, limits: Limits) -> Held:
 def _too_large(size: int, limits: Limits) -> Refused:
     most = limits.document_bytes
     return Refused("document_too_large", f"the document would take {size} of {most} bytes")
+
+
+# To read and to show so much takes about as long as to commit an edit.
+SHOWN_AT_ONCE_BYTES = 32 * 2**10
+SHOWN_BYTES_PER_MS = 100
+
+
+def is_due(held: Held, age_ms: int) -> bool:
+    """Whether its record is to show the document anew: a large one, the larger the more seldom."""
+    return held.size <= SHOWN_AT_ONCE_BYTES or not 0 <= age_ms * SHOWN_BYTES_PER_MS < held.size
 
 
 def shown(held: Held, load: Load, limits: Limits) -> Value:

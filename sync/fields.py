@@ -171,11 +171,14 @@ def _unseen(writes: tuple[Write, ...], seen: Seen) -> tuple[Write, ...]:
 
 class Document(Struct, frozen=True):
     """A document as its record knows it: where it changed last (0: all of it waits for what is
-    missing), and what of it is shown. Its updates are kept beside: see `sync.documents`.
+    missing), and what of it is shown: as it was at position `shown_to`, written at `shown_at` (ms
+    since 1970). Its updates are kept beside: see `sync.editing`.
     """
 
     position: int = 0
     shown: Value = None
+    shown_to: int = 0
+    shown_at: int = 0
 
     @property
     def present(self) -> bool:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sync import editing
 from sync.changes import BadChange, Change, Edit, Key, Put
@@ -100,7 +102,8 @@ class Refusal(Struct, frozen=True):
 class Plan:
     """What to write. `accepted` is the counter up to which everything is decided; `rejected` is
     what the device is told, repeats among it; `quiet` means that the device's own copy is what
-    the merge came to; `discarded` is the range of counters given up.
+    the merge came to; `discarded` is the range of counters given up; `unshown` are documents that
+    their records show as they were: too large to be shown anew at each edit.
     """
 
     accepted: int
@@ -109,6 +112,7 @@ class Plan:
     refusals: list[Refusal] = field(default_factory=list)
     records: dict[Key, Row] = field(default_factory=dict)
     documents: dict[FieldKey, Held] = field(default_factory=dict)
+    unshown: set[FieldKey] = field(default_factory=set)
     rejected: list[tuple[int, Error]] = field(default_factory=list)
     discarded: tuple[int, int] | None = None
     quiet: bool = True
@@ -256,16 +260,20 @@ class _Push:
         after, work, freed = editing.edit(held, op.update, position, self._load(key), self.limits)
         self.work += work
         edited[key] = after
-        before = record.fields[op.field]
-        shown = before.shown if isinstance(before, Document) else None
-        return with_document(record, op.field, Document(after.position, shown)), freed
+        before = cast("Document", record.fields[op.field])
+        return with_document(record, op.field, replace(before, position=after.position)), freed
 
     def _show(self, key: FieldKey, held: Held) -> None:
         """Shows the document as it is after the push: once, however many edits there were."""
         collection, id_, name = key
         row = self.plan.records[collection, id_].record()
+        document = cast("Document", row.fields[name])
+        if not editing.is_due(held, self.received_at - document.shown_at):
+            self.plan.unshown.add(key)
+            return
         shown = editing.shown(held, self._load(key), self.limits)
-        row = with_document(row, name, Document(held.position, shown))
+        at = self.received_at
+        row = with_document(row, name, Document(held.position, shown, held.position, at))
         self.plan.records[collection, id_] = row
 
     def _load(self, key: FieldKey) -> Callable[[], bytes]:

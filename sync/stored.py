@@ -10,7 +10,8 @@ and everything else names a write by its index there. A field is one of
     [2, position, present, [3, 4], …] a set: the additions of each element, in `data`'s order
 
 A life is the write's index times two, plus one for a deletion. A record with documents has a fifth
-member, `{"body": 1047}`: by field, where each changed last. What `data` holds of them is a view.
+member, `{"body": [1047, 1040, 1763800000000]}`: by field where each changed last, up to where
+`data` shows it, and since when. What `data` holds of them is a view.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Causality(NamedTuple):
     life: list[int]
     whole: int
     fields: dict[str, Any]
-    documents: dict[str, int] = {}
+    documents: dict[str, list[int]] = {}
 
     def position_of(self, name: str) -> int:
         """The position at which the field changed last."""
@@ -100,8 +101,8 @@ def unpack(row: StoredRecord) -> Record:
     packed, values = causality_of(row), values_of(row)
     writes = [_write(write) for write in packed.writes]
     fields = {name: _unpack_field(packed, name, values.get(name)) for name in packed.fields}
-    for name, position in packed.documents.items():
-        fields[name] = Document(position, values.get(name))
+    for name, (position, shown_to, shown_at) in packed.documents.items():
+        fields[name] = Document(position, values.get(name), shown_to, shown_at)
     life = tuple(Life(writes[code >> 1], bool(code & 1)) for code in packed.life)
     return Record(row.position, packed.whole, life, fields, row.size)
 
@@ -157,7 +158,7 @@ class _Packer:
         self.writes: dict[Write, int] = {}
         self.shown: dict[str, Value] = {}
         self.fields: dict[str, Any] = {}
-        self.documents: dict[str, int] = {}
+        self.documents: dict[str, list[int]] = {}
         self.conflicts = 0
         self.bytes_of_others = 0
 
@@ -177,7 +178,7 @@ class _Packer:
             self._add_set(name, value)
 
     def _add_document(self, name: str, value: Document) -> None:
-        self.documents[name] = value.position
+        self.documents[name] = [value.position, value.shown_to, value.shown_at]
         if value.present:
             self.shown[name] = value.shown
             # No delta carries it: what a document adds to a page is counted by its updates.

@@ -239,6 +239,7 @@ class Room:
         for member, error in done.refused.items():
             member.refuse(error)
         self._rooms.hints.tell(self.key.space, done.epoch, done.head)
+        self._rooms.unshown.show_later(self.key.space, done.unshown)
 
     def _tell_typed(self, saved: Mapping[Member, bytes]) -> None:
         if len(saved) == 1:

@@ -24,6 +24,7 @@ from app.live.room import Member, Room
 from app.live.routes import EXTENSION as HUB
 from app.live.typed import DocumentKey, Stand, written_after
 from app.relay import Relay
+from app.unshown import Unshown
 from storage.engine import one_moment
 from storage.sql import cursor
 from sync import documents as yjs
@@ -76,6 +77,10 @@ class Rooms:
     @property
     def hints(self) -> Hints:
         return self._runtime.hints
+
+    @property
+    def unshown(self) -> Unshown:
+        return self._runtime.unshown
 
     def now_ms(self) -> int:
         return self._runtime.now_ms()

@@ -21,6 +21,7 @@ from storage.spaces import Space
 from storage.sql import Cursor, cursor
 from sync import documents
 from sync.changes import BadChange, Change, Context, Edit
+from sync.editing import FieldKey
 from sync.errors import Refused, SyncError, Unavailable
 from sync.limits import Limits
 from sync.requests import SpaceRequest
@@ -57,6 +58,7 @@ class Committed:
     others: bytes | None = None
     saved: dict[Member, bytes] = field(default_factory=dict)
     refused: dict[Member, SyncError] = field(default_factory=dict)
+    unshown: set[FieldKey] = field(default_factory=set)
 
 
 class Stand(NamedTuple):
@@ -134,6 +136,7 @@ def _write(
     part = SpaceRequest(cursor=stand.position, counter=max(members), changes=changes)
     plan = push(cur, space, visit, part, limits)
     done.head = max(done.head, plan.head)
+    done.unshown |= plan.unshown
     refused = {
         counter: Refused(str(error["code"]), str(error["detail"]))
         for counter, error in plan.rejected
