@@ -90,7 +90,7 @@ class Device(Peer):
     # As a member, and as a holder of rights
 
     def told(self, name: str) -> None:
-        self._happen(live.Told(name))
+        self._do(live.Told(name))
 
     def sees(self, name: str, shown: Shown, written: dict[tuple[str, str], bytes]) -> None:
         format_ = self._format or "json"
@@ -152,10 +152,9 @@ class Device(Peer):
                 self._socket.close(code, error.code)
 
     def _read(self, read: live.Read) -> None:
-        space = UUID(read.space)
         wanted = Wanted(
-            space,
-            self._hub.news(space),
+            read.space,
+            self._hub.news(self._spaces[read.name]),
             read.name,
             read.epoch,
             read.cursor,

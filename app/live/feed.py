@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
     staff asked to take the space anew.
     """
 
-    space: UUID
+    space: str
     news: int
     name: str
     epoch: int | None
@@ -125,7 +125,9 @@ class Feed:
         with one_moment(self._runtime.engine) as connection:
             cur = cursor(connection)
             # Whether each of the devices may see the space is looked after by rights.py.
-            space = spaces.open_space(cur, who.user_id, who.device_id, wanted.space, lock=False)
+            space = spaces.open_space(
+                cur, who.user_id, who.device_id, UUID(wanted.space), lock=False
+            )
             if space is None:
                 raise NotFound("not_found")
             # What was asked of one device is not for the others that stand here.
