@@ -37,17 +37,6 @@ def copies(cur: Cursor, device: UUID, only: UUID | None) -> list[Copy]:
     return [Copy(*row) for row in cur]
 
 
-_ASKED: Final = """
-    SELECT device_id::text FROM replicas WHERE space_id = %s AND reset_below > %s
-"""
-
-
-def asked(cur: Cursor, space: UUID, cursor: int) -> list[str]:
-    """The devices of which a cursor there is reset."""
-    cur.execute(_ASKED, (space, cursor))
-    return [device for (device,) in cur]
-
-
 def ask(cur: Cursor, space: UUID, device: UUID, below: int) -> None:
     """From now on a cursor of the device's below that is reset."""
     cur.execute(_ASK, (below, space, device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from storage.sql import Cursor
@@ -143,6 +143,27 @@ def open_free(cur: Cursor, asked: list[Asked]) -> dict[int, Space]:
     for number, *row in cur:
         found.setdefault(row[0], (number - 1, Space(*row)))
     return dict(found.values())
+
+
+_AT: Final = """
+    SELECT s.id, s.head, s.epoch, s.horizon,
+           (SELECT jsonb_object_agg(r.device_id, r.reset_below) FROM replicas r
+            WHERE r.space_id = s.id AND r.reset_below > %s)
+    FROM spaces s WHERE s.id = %s
+"""
+
+
+def space_at(cur: Cursor, space: UUID, cursor: int) -> tuple[Space, dict[str, int]] | None:
+    """The space as no device in particular meets it, for what many are told at once, and those
+    devices that are asked to reset where they stand at the cursor.
+    """
+    cur.execute(_AT, (cursor, space))
+    row = cur.fetchone()
+    if row is None:
+        return None
+    space, head, epoch, horizon, resets = row
+    nobody: Any = (False, "", False, False, False, None, 0, 0, 0, 0)
+    return Space(space, head, epoch, horizon, *nobody), resets or {}
 
 
 _DEVICE: Final = """

@@ -38,7 +38,7 @@ WARN_MS: Final = 60_000
 class Following(Struct, frozen=True):
     """A space that the device follows, and where the stream to it stands. `page`: within a
     transfer. `behind`: there is more. `reading`: a read is on its way. `unseen`: what others show
-    of themselves was not told.
+    of themselves was not told. `floor`: below it support staff asked this device to reset.
     """
 
     space: str
@@ -48,6 +48,7 @@ class Following(Struct, frozen=True):
     behind: bool = False
     reading: bool = False
     unseen: bool = False
+    floor: int = 0
 
 
 class Session(Struct, frozen=True):
@@ -95,7 +96,7 @@ class Told(Struct, frozen=True):
 
 class Found(Struct, frozen=True):
     """A delta that was read, from `cursor` and `page` on. `message`: it, as it is sent; None: it
-    holds nothing. `resets`: the devices that support staff asked to reset, whom it is not for.
+    holds nothing. `resets`: the devices that were asked to reset, and below which cursor.
     """
 
     name: str
@@ -105,7 +106,14 @@ class Found(Struct, frozen=True):
     next_cursor: int
     next_page: str | None
     message: Any
-    resets: frozenset[str] = frozenset()
+    resets: Mapping[str, int] = {}
+
+
+class ResetBelow(Struct, frozen=True):
+    """Support staff asked this device to reset where its cursor is below that."""
+
+    name: str
+    floor: int
 
 
 class Missed(Struct, frozen=True):
@@ -171,6 +179,7 @@ class Read(Struct, frozen=True):
     epoch: int | None
     cursor: int
     page: str | None
+    floor: int = 0
 
 
 class Apply(Struct, frozen=True):
@@ -275,7 +284,7 @@ def _read(session: Session, name: str, following: Following, ready: bool) -> Ste
     effects: list[Effect] = []
     if ready and following.behind and not following.reading:
         at = following
-        effects = [Read(name, at.space, at.epoch, at.cursor, at.page)]
+        effects = [Read(name, at.space, at.epoch, at.cursor, at.page, at.floor)]
         following = replace(following, behind=False, reading=True)
     return replace(session, spaces={**session.spaces, name: following}), effects
 
@@ -295,9 +304,19 @@ def _found(session: Session, event: Found, ready: bool) -> Step:
         page=event.next_page,
         behind=more,
         reading=False,
+        floor=at.floor if event.next_page is not None else 0,
     )
     sent: list[Effect] = [] if event.message is None else [Send(event.message)]
     return _put(session, event.name, gone), sent
+
+
+def _reset_below(session: Session, event: ResetBelow, _ready: bool) -> Step:
+    """What is on its way was not measured for this device: it is read anew, and replaced."""
+    at = session.spaces.get(event.name)
+    if at is None or not at.cursor < event.floor or at.floor == event.floor:
+        return session, []
+    anew = replace(at, floor=event.floor, page=None, behind=True, reading=False)
+    return _put(session, event.name, anew), []
 
 
 def _missed(session: Session, event: Missed, _ready: bool) -> Step:
@@ -389,6 +408,7 @@ _TABLE: Final[dict[type, Callable[[Session, Any, bool], Step]]] = {
     Opened: _opened,
     Told: _told,
     Found: _found,
+    ResetBelow: _reset_below,
     Missed: _missed,
     Lost: _lost,
     Seen: _seen,

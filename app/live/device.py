@@ -159,17 +159,16 @@ class Device(Peer):
             read.epoch,
             read.cursor,
             read.page,
+            read.floor,
             self._format or "json",
         )
-        who = self._principal()
+        self._hub.feed.want(wanted, self._principal(), self._found)
 
-        def found(event: live.Found | live.Missed) -> None:
-            if isinstance(event, live.Found) and str(who.device_id) in event.resets:
-                self._hub.feed.want(wanted._replace(reset=True), who, self._happen)
-            else:
-                self._happen(event)
-
-        self._hub.feed.want(wanted, who, found)
+    def _found(self, found: live.Found | live.Missed) -> None:
+        if isinstance(found, live.Found) and found.resets:
+            floor = found.resets.get(str(self._principal().device_id), 0)
+            self._do(live.ResetBelow(found.name, floor))
+        self._happen(found)
 
     def _push(self, push: PushMessage) -> None:
         runtime = self._hub.runtime

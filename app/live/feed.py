@@ -23,9 +23,9 @@ from app.errors import sync_error
 from app.live.sockets import frame
 from app.pages import next_page
 from app.runtime import Runtime
-from storage import resets, spaces
+from storage import spaces
 from storage.engine import one_moment
-from storage.sql import Cursor, cursor
+from storage.sql import cursor
 from sync.answers import SpaceAnswer
 from sync.errors import NotFound, SyncError
 from sync.messages import Delta
@@ -47,8 +47,7 @@ Listener = Callable[[Found | Missed], None]
 
 class Wanted(NamedTuple):
     """Where devices stand, and how they call the space. `news` counts the hints of the space: a
-    delta kept from before the last one is not wanted any more. `reset`: of a device that support
-    staff asked to take the space anew.
+    delta kept from before the last one is not wanted any more. `floor`: see `Following`.
     """
 
     space: str
@@ -57,8 +56,8 @@ class Wanted(NamedTuple):
     epoch: int | None
     cursor: int
     page: str | None
+    floor: int
     format: Format
-    reset: bool = False
 
 
 def encoded(message: object, format_: Format) -> str | bytes:
@@ -125,20 +124,12 @@ class Feed:
         with one_moment(self._runtime.engine) as connection:
             cur = cursor(connection)
             # Whether each of the devices may see the space is looked after by rights.py.
-            space = spaces.open_space(
-                cur, who.user_id, who.device_id, UUID(wanted.space), lock=False
-            )
-            if space is None:
+            found = spaces.space_at(cur, UUID(wanted.space), wanted.cursor)
+            if found is None:
                 raise NotFound("not_found")
-            # What was asked of one device is not for the others that stand here.
-            space = replace(space, reset_below=wanted.cursor + 1 if wanted.reset else 0)
+            space = replace(found[0], reset_below=wanted.floor)
             answer = next_page(cur, space, visit, part, self._runtime.limits)
-            asked = () if wanted.reset or wanted.page else self._asked(cur, wanted)
-        return msgspec.structs.replace(_found(wanted, answer), resets=frozenset(asked))
-
-    def _asked(self, cur: Cursor, wanted: Wanted) -> list[str]:
-        """The devices that are to take the space anew from this cursor."""
-        return resets.asked(cur, wanted.space, wanted.cursor) if wanted.cursor else []
+        return _found(wanted, answer, found[1])
 
     def _keep(self, wanted: Wanted, found: Found) -> None:
         self._kept[wanted] = found
@@ -148,7 +139,7 @@ class Feed:
             self._kept_bytes -= len(dropped.message or b"")
 
 
-def _found(wanted: Wanted, answer: SpaceAnswer) -> Found:
+def _found(wanted: Wanted, answer: SpaceAnswer, resets: dict[str, int]) -> Found:
     # The members of an answer that is no error are all there.
     told = msgspec.structs.asdict(answer)
     page, reset, records = told["page"], told["reset"], told["records"]
@@ -164,6 +155,5 @@ def _found(wanted: Wanted, answer: SpaceAnswer) -> Found:
         clock=told["clock"],
     )
     message = frame(encoded(delta, wanted.format)) if moved else None
-    return Found(
-        wanted.name, wanted.cursor, wanted.page, told["epoch"], told["cursor"], page, message
-    )
+    moved_to = told["epoch"], told["cursor"], page
+    return Found(wanted.name, wanted.cursor, wanted.page, *moved_to, message, resets)

@@ -29,6 +29,7 @@ from sync.session import (
     Read,
     Refuse,
     Remember,
+    ResetBelow,
     Seen,
     Send,
     Session,
@@ -189,6 +190,21 @@ def test_a_space_that_was_withdrawn_is_told_and_left_and_read_no_more() -> None:
     assert (effects[1].message["type"], effects[1].message["space"]) == ("error", "s")
     assert step(session, found(1, 3)) == (session, [])
     assert step(session, Told("s")) == (session, [])
+
+
+def test_a_device_that_is_asked_to_reset_is_read_anew_and_then_goes_on() -> None:
+    session, _ = step(following(head=3, cursor=1), Drained())
+    session, effects = step(session, ResetBelow("s", 3))
+    assert effects == []
+    session, effects = step(session, found(1, 3))
+    assert effects == [], "measured for others"
+    session, effects = step(session, Drained())
+    assert effects == [Read("s", SPACE, 1, 1, None, floor=3)]
+    session, _ = step(session, ResetBelow("s", 3))
+    session, effects = step(session, found(1, 3))
+    assert effects == [Send(b"delta")]
+    session, effects = step(session, Told("s"))
+    assert effects == [Read("s", SPACE, 1, 3, None)]
 
 
 # The rest
