@@ -33,7 +33,8 @@ class Editor {
     const states = [...this.provider.awareness.getStates()].filter(([client]) => client !== this.doc.clientID)
     return {
       text: this.text.toString(),
-      letters: [...this.text.toString()].sort().join(''),
+      length: this.text.length,
+      letters: this.text.length > 10_000 ? null : [...this.text.toString()].sort().join(''),
       synced: this.provider.synced,
       connected: this.connected(),
       saved: !this.provider.unsyncedChanges,
@@ -65,7 +66,7 @@ class Editor {
         if (!fits) return
         clearTimeout(patience)
         this.waiting.delete(look)
-        resolve(state)
+        resolve({ ...state, text: state.length > 100_000 ? null : state.text, letters: null })
       }
       const patience = setTimeout(() => {
         this.waiting.delete(look)
