@@ -2,10 +2,10 @@
 
 An edit appends a row and rewrites none. `FOLD_ROWS` rows as they came are merged to one of level
 1, and so many of these, with what there was before, to the one row of level 2, in which typing is
-squashed to runs. So a document of a hundred thousand edits is read from at most
-`2 * FOLD_ROWS + 1` rows, and each edit is written three times in all. A row holds what stands after
-the row before it, up to its position: a cursor in between gets some of it again, which is no
-change to a Yjs document.
+squashed to runs; sooner where what isn't squashed has grown to half of what is. So a document of a
+hundred thousand edits is read from at most `2 * FOLD_ROWS + 1` rows, and each edit is written a few
+times in all. A row holds what stands after the row before it, up to its position: a cursor in
+between gets some of it again, which is no change to a Yjs document.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sync.documents import merge, squash
 from sync.editing import FieldKey, Held, Stored
 
 FOLD_ROWS: Final = 64
+LOOSE_BYTES, LOOSE_PART = 64 * 2**10, 2
 WAITS, CAME, MERGED, WHOLE = -1, 0, 1, 2
 
 _WANTED: Final = """
@@ -61,6 +62,7 @@ def _held(rows: list[tuple[Any, ...]]) -> Held:
         size=sum(row[5] for row in rows),
         waiting=tuple(Stored(row[7], row[3]) for row in rows if row[4] == WAITS),
         rows=sum(row[4] == CAME for row in rows),
+        loose=sum(row[5] for row in there if row[4] != WHOLE),
     )
 
 
@@ -147,8 +149,21 @@ def write(cur: Cursor, space: UUID, changed: Mapping[FieldKey, Held]) -> None:
             for piece in _by_position(document):
                 copy.write_row((str(space), *key, *piece))
     for key, document in changed.items():
-        if document.rows >= FOLD_ROWS and not document.folded:
-            _fold(cur, space, key)
+        if document.folded:
+            continue
+        if _is_loose(document):
+            _fold(cur, space, key, WHOLE)
+        elif document.rows >= FOLD_ROWS:
+            _fold(cur, space, key, _level(cur, space, key))
+
+
+def _is_loose(document: Held) -> bool:
+    """Typing comes a letter at a time. A library takes the square of the letters to open that, and
+    a document is opened at each edit.
+    """
+    added = sum(len(piece.update) for piece in document.pieces if not piece.waits)
+    loose = document.loose + added
+    return loose > max(LOOSE_BYTES, (document.size - loose) // LOOSE_PART)
 
 
 def _by_position(document: Held) -> Iterable[tuple[int, int, bytes, bytes]]:
@@ -199,10 +214,13 @@ _INSERT: Final = """
 """
 
 
-def _fold(cur: Cursor, space: UUID, key: FieldKey) -> None:
+def _level(cur: Cursor, space: UUID, key: FieldKey) -> int:
     cur.execute(_COUNT, (space, *key))
     (merged,) = cur.fetchone() or (0,)
-    level = WHOLE if merged >= FOLD_ROWS else MERGED
+    return WHOLE if merged >= FOLD_ROWS else MERGED
+
+
+def _fold(cur: Cursor, space: UUID, key: FieldKey, level: int) -> None:
     rows = _remove(cur, space, key, WHOLE if level == WHOLE else CAME)
     update = merge([row[3] for row in rows])
     if level == WHOLE:

@@ -6,6 +6,7 @@ document lives longer than the call that opened it, and nobody observes one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -26,8 +27,25 @@ NOTHING = b"\0\0"
 
 
 def check_update(update: bytes, limit: int) -> None:
-    """Raises `Refused`: `document_update_too_large`, `bad_update`."""
-    read(update, limit)
+    """That it may be merged: raises `Refused`: `document_update_too_large`, `bad_update`."""
+    if not is_one_letter(update):
+        read(update, limit)
+
+
+# What nearly all updates are, as they come: one ASCII letter beside another, or one run deleted.
+_NUMBER = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,3}[\x01-\x7f])"
+_CLIENT = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
+_ID = _CLIENT + _NUMBER
+ONE_LETTER = re.compile(
+    rb"\x01\x01%b(?:[\x84\x44]%b|\xc4%b%b)\x01[\x00-\x7f]\x00" % (_ID, _ID, _ID, _ID)
+    + rb"|\x00\x01%b\x01%b[\x01-\x7f]" % (_CLIENT, _NUMBER),
+    re.DOTALL,
+)
+
+
+def is_one_letter(update: bytes) -> bool:
+    """A look in place of `read`, which takes ten times as long; what is merged is read again."""
+    return ONE_LETTER.fullmatch(update) is not None
 
 
 def merge(updates: Sequence[bytes]) -> bytes:

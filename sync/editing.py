@@ -83,7 +83,7 @@ class Held(Struct, frozen=True):
     """A document as a push meets it, and what the push adds. `position`: of its newest update, 0
     while it has none; `size`: bytes of all that is kept; `taken`: the positions of updates that
     wait no longer; `folded`: `pieces` stand in place of all that was there; `rows`: how many were
-    never folded.
+    never folded; `loose`: bytes of those that were never squashed, as it is met.
     """
 
     about: About = About()
@@ -94,6 +94,7 @@ class Held(Struct, frozen=True):
     taken: tuple[int, ...] = ()
     folded: bool = False
     rows: int = 0
+    loose: int = 0
 
 
 Load = Callable[[], bytes]

@@ -36,7 +36,7 @@ from sync.yprotocol import (
 ANSWERS_AT_ONCE, ANSWERS_PER_SECOND = 20, 2.0
 # Of news about oneself: a pointer that is followed tells some sixty a second.
 PRESENCES_AT_ONCE, PRESENCES_PER_SECOND = 1_000, 200.0
-NOTHING_TYPED: Final = b"\0\0"
+NOTHING_KNOWN: Final = b"\0"
 
 
 class Allowance:
@@ -163,7 +163,10 @@ class Editor(Member):
     def _answer(self, step: Step1) -> None:
         self._answers.take()
         state = self._rooms.state(self.room, self.who)
-        self.send(write_step_2(documents.diff(state.update, step.vector)))
+        fresh = step.vector == NOTHING_KNOWN
+        self.send(
+            write_step_2(state.update if fresh else documents.diff(state.update, step.vector))
+        )
 
     def _tell_who_is_here(self) -> None:
         presences = self.room.awareness.standing(time.monotonic())
@@ -171,7 +174,7 @@ class Editor(Member):
             self.send(write_awareness(presences))
 
     def _type(self, update: bytes) -> None:
-        if update == NOTHING_TYPED:
+        if update == documents.NOTHING:
             self.saved(1)
         elif not self.may_write:
             self.may_not()

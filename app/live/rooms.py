@@ -56,6 +56,9 @@ class Rooms:
         self.hub = hub
         self._runtime = hub.runtime
         self._relay: Relay | None = None
+        # Who was offline for long brings a whole document in one update.
+        limits = hub.runtime.limits
+        self.limits: Limits = replace(limits, document_update_bytes=limits.document_bytes)
         self._open: dict[DocumentKey, Room] = {}
         self._kept: OrderedDict[DocumentKey, State] = OrderedDict()
         self._kept_bytes = 0
@@ -67,12 +70,6 @@ class Rooms:
     @property
     def engine(self) -> Engine:
         return self._runtime.engine
-
-    @property
-    def limits(self) -> Limits:
-        """An update may be as large as its document: who was offline for long brings it at once."""
-        limits = self._runtime.limits
-        return replace(limits, document_update_bytes=limits.document_bytes)
 
     @property
     def hints(self) -> Hints:
