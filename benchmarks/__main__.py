@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ MEASURES: Final = {
     "delivery": "a push to its arrival on another device, from worker to worker",
     "fanout": "one change to all the sockets of a space: the last arrival",
     "sockets": "5,000 idle websockets: memory, and HTTP beside them",
+    "editing": "a real editing trace, typed by one editor and received by another",
     "day": "200 devices that connect, push, drop and come back for a minute",
 }
 # By name only: it takes long, and its figures stand in docs/OPERATIONS.md.
@@ -61,7 +63,13 @@ def main() -> int:
     told: dict[str, list[Row]] = {}
     functions: dict[str, str] = {}
     with Stage(asked.workers, {}) as stage:
-        bench = Bench(stage, asked.runs, asked.size, lambda text: console.print(f"[dim]{text}[/]"))
+        bench = Bench(
+            stage,
+            asked.runs,
+            asked.size,
+            lambda text: console.print(f"[dim]{text}[/]"),
+            asked.trace,
+        )
         about = machine.described(bench) | {"runs": asked.runs}
         _introduce(console, about, asked)
         # A chart of a part, or of another size, is not for the docs.
@@ -126,9 +134,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true",
                         help="where the time goes, in place of the rate, for"
                         f" {', '.join(profile.KINDS)}")  # fmt: skip
+    parser.add_argument("--trace", type=Path, default=os.environ.get("EDITING_TRACE") or None,
+                        help="for `editing`: a JSON file in gzip with `txns` of `patches`, such as"
+                        " automerge-paper.json.gz (the variable EDITING_TRACE)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="where the figures go")
     asked = parser.parse_args()
     unknown = set(asked.measures) - set(MEASURES) - set(APART)
+    if asked.trace and not asked.trace.is_file():
+        parser.error(f"there is no file {asked.trace}")
     if unknown:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}; see --help")
     asked.charts = not asked.measures and asked.size is None

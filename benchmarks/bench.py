@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psutil  # type: ignore[import-untyped]
@@ -37,6 +38,8 @@ class Bench:
     runs: int
     size: int | None = None
     say: Callable[[str], None] = print
+    # A trace of someone's editing, for `editing`.
+    trace: Path | None = None
     dice: random.Random = field(default_factory=lambda: random.Random(SEED))
     # What one measure leaves for another: spaces by the number of their records.
     kept: dict[int, Any] = field(default_factory=dict)

@@ -38,6 +38,8 @@ def _machine(about: Mapping[str, Any]) -> Iterator[str]:
 
 def _tables(told: Mapping[str, list[Row]], titles: Mapping[str, str]) -> Iterator[str]:
     for name, rows in told.items():
+        if not rows:
+            continue
         compared = any(row.baseline or row.goal is not None for row in rows)
         yield f"### {name}: {titles[name]}"
         yield ""

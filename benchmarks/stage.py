@@ -64,10 +64,14 @@ class Gunicorn:
 
     def worker_of(self, connected: socket.socket) -> int:
         """The process that has taken this connection of ours; it has answered on it already."""
-        mine = tuple(connected.getsockname())
+        return self.worker_at(tuple(connected.getsockname()))
+
+    def worker_at(self, client: tuple[str, int]) -> int:
+        """As `worker_of`, of another process' connection, by its own end's address."""
         for worker in self.workers():
-            if any(tuple(one.raddr) == mine for one in worker.net_connections("tcp")):
-                return worker.pid
+            if any(tuple(one.raddr) == client for one in worker.net_connections("tcp")):
+                pid: int = worker.pid
+                return pid
         raise RuntimeError("no worker has this connection")
 
     def stop(self) -> None:
