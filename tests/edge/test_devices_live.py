@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,74 @@ def test_a_token_that_runs_out_is_renewed_while_the_conversation_goes_on(
 
         assert ears.wait(renewed)
         assert ears.states == ["live"]
+
+
+NOTES = "CREATE TABLE notes (id TEXT PRIMARY KEY, title TEXT, body TEXT)"
+
+
+def with_notes(device: Opener) -> rejoin.Database:
+    db = device()
+    db.connection.execute(NOTES)
+    db.track("notes", body="document")
+    return db
+
+
+def column(db: rejoin.Database) -> Any:
+    return db.execute("SELECT body FROM notes WHERE id = 'n1'").fetchone()[0]
+
+
+def body(db: rejoin.Database) -> str:
+    """Of a device at rest: the column shows what the document says."""
+    text = str(db.document("notes", "n1", "body"))
+    assert column(db) == text
+    return text
+
+
+def test_a_text_is_edited_offline_by_two_and_then_live(device: Opener) -> None:
+    a, b = with_notes(device), with_notes(device)
+    a.execute("INSERT INTO notes (id, body) VALUES ('n1', 'Once upon a time')")
+    a.sync()
+    b.sync()
+    for i in range(30):  # typed, a letter each
+        with a.document("notes", "n1", "body").edit() as text:
+            text.insert(4 + i, chr(ord("a") + i % 26))
+        with b.document("notes", "n1", "body").edit() as text:
+            text.insert(len(text), str(i % 10))
+    b.execute("UPDATE notes SET body = replace(body, 'time', 'Zeit 😀')")
+    letters = "".join(chr(ord("a") + i % 26) for i in range(30))
+    numbers = "".join(str(i % 10) for i in range(30))
+    ears = Ears()
+    go_live(a, ears)
+    go_live(b)
+    wanted = f"Once{letters} upon a Zeit 😀{numbers}"
+    assert ears.wait(lambda: column(a) == column(b) == wanted), (column(a), column(b))
+    assert ears.wait(lambda: a.status().pending == b.status().pending == 0)
+    assert body(a) == body(b)
+    ears.forget()
+    b.document("notes", "n1", "body").write("The end")
+    assert ears.heard("n1", by_others=True)
+    assert body(a) == "The end"
+    assert ears.wait(lambda: a.status().pending == b.status().pending == 0)
+    assert a.status().refused == b.status().refused == []
+
+
+def test_a_restored_phone_and_its_twin_both_keep_what_they_typed(
+    server: LiveServer, device: Opener, tmp_path: Path
+) -> None:
+    a, b = with_notes(device), with_notes(device)
+    a.execute("INSERT INTO notes (id, body) VALUES ('n1', 'shared')")
+    a.sync()
+    with closing(sqlite3.connect(tmp_path / "backup.sqlite")) as copy:
+        a.connection.backup(copy)
+    a.document("notes", "n1", "body").write("shared first")
+    a.sync()
+    with rejoin.open(tmp_path / "backup.sqlite") as restored:
+        email = restored.status().email or ""
+        restored.document("notes", "n1", "body").write("again shared")
+        restored.login(email, PASSWORD)
+        restored.sync()
+        assert body(restored) == "again shared first"
+        a.sync()
+        b.sync()
+        assert body(b) == body(a) == "again shared first"
+        assert restored.status().device_id != a.status().device_id

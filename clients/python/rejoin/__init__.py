@@ -10,6 +10,7 @@ db.sync()
 
 from rejoin.clone import clone
 from rejoin.database import Database, open  # noqa: A004  # rejoin.open, as in dbm.open
+from rejoin.document import Document
 from rejoin.errors import (
     Busy,
     NotLoggedIn,
@@ -30,6 +31,7 @@ __all__ = [
     "Busy",
     "Conflict",
     "Database",
+    "Document",
     "Http",
     "HttpAnswer",
     "Live",

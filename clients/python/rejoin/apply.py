@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from rejoin.collections import Collection
 from rejoin.errors import RejoinError
 from rejoin.outbox import seal
-from rejoin.overlay import shown
 from rejoin.replica import At, Replica
 from rejoin.rows import Key, Write, Writer, column_value, read_row
 from rejoin.rowwatch import RowWatch, Watch
@@ -124,7 +123,7 @@ class Applying:
     def _wrong(self, at: At) -> Write | None:
         """The write that sets a row right; None where it stands as it shall."""
         home = self.replica.homes[at[0]]
-        fields, whole = shown(self.replica.touch(at).record.fields, self.replica.pending(at))
+        fields, whole = self.replica.shown(at)
         key = home.row_key(at[1])
         if not whole or key is None or (fields is None and at in self.strays):
             return None

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote as escape
 
-from rejoin import account, catalog, collections, loop, report, schema, settle, spaces
+from rejoin import account, catalog, collections, documents, loop, report, schema, settle, spaces
 from rejoin.answers import as_object, as_text
 from rejoin.apply import writing
 from rejoin.bell import Bell
+from rejoin.document import Document
 from rejoin.errors import Busy, NotLoggedIn, RejoinError, ServerRefused, TrackingError
 from rejoin.foreign import make_table
 from rejoin.line import Dial, dial
@@ -103,6 +104,7 @@ class Database:
             set_meta(self._db, "server", server)
         if clock_skew_ms is not None:
             self._db.execute("UPDATE rejoin_state SET clock_skew_ms = ?", (clock_skew_ms,))
+        documents.renew_if_used(self._db)
         self._retrack()
 
     def __enter__(self) -> Self:
@@ -172,6 +174,18 @@ class Database:
             if home.name == table and home.tracked:
                 return read_row(self.connection, home, tuple(key))
         return None
+
+    def document(self, table: str, key: SqlValue | Sequence[SqlValue], column: str) -> Document:
+        """A document field of one row, to be edited: `with db.document(…).edit() as text: …`.
+
+        `key` is the row's key, a sequence where it has several columns. Raises TrackingError, and
+        RejoinError where pycrdt is not installed.
+        """
+        for home in collections.read_all(self._db).values():
+            if home.name == table and home.tracked:
+                single = isinstance(key, str | bytes) or not isinstance(key, Sequence)
+                return Document(self, home, (key,) if single else tuple(key), column)  # type: ignore[arg-type]
+        raise TrackingError(f"The table {table!r} is not tracked.")
 
     # ---- what is tracked
 

@@ -26,6 +26,8 @@ from rejoin.values import (
 Op = JsonObject
 Number = int | float
 Count = int | float | str | bytes
+MERGED = frozenset({"set", "document"})
+"""Columns whose new value is not sent: a set's by what differs, a document's by Yjs updates."""
 
 
 @dataclass(slots=True)
@@ -190,7 +192,9 @@ def to_ops(edit: Edit, collection: str, record_id: str, kinds: Mapping[str, str]
     if edit.kind == "delete":
         return [{"op": "delete", **at}]
     ops: list[Op] = []
-    registers: JsonObject = {n: to_json(v) for n, v in edit.values.items() if kinds[n] != "set"}
+    registers: JsonObject = {
+        n: to_json(v) for n, v in edit.values.items() if kinds[n] not in MERGED
+    }
     if edit.kind == "insert":
         # Members that say nothing are left out: the server's quick way reads just what is said.
         ops.append({"op": "put", **at, "new": True, **({"fields": registers} if registers else {})})

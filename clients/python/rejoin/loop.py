@@ -125,7 +125,11 @@ class Loop:
 
     def _unfinished(self) -> bool:
         return any(
-            s.page is not None or not s.pulled or s.no in self._ask_again or self._sendable(s)
+            s.page is not None
+            or not s.pulled
+            or s.replacing
+            or s.no in self._ask_again
+            or self._sendable(s)
             for s in spaces.read_all(self._db)
             if s.no not in self._failed
         )

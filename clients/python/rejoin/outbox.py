@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
-from rejoin import collections
+from rejoin import collections, documents
 from rejoin.collections import Collection
 from rejoin.edits import Edit, Op, Seen, moved, net_effect, to_ops
 from rejoin.schema import KEY_NAMES, SLOT_NAMES
@@ -58,6 +58,33 @@ def _standing(db: sqlite3.Connection) -> Standing:
     )
 
 
+Cell = tuple[int, tuple[SqlValue, ...], str]
+"""(collection, key, field)"""
+
+
+@dataclass
+class Recorded:
+    """What one unit did to one record, as it was recorded."""
+
+    seen: list[Seen] = field(default_factory=list)
+    edits: list[tuple[str, int]] = field(default_factory=list)
+    """Of documents: field, and the update's number in `rejoin_documents`."""
+    texts: set[str] = field(default_factory=set)
+    """Document columns that plain SQL wrote, and no later edit by hand has taken up."""
+
+
+def _written_by_hand(db: sqlite3.Connection) -> dict[Cell, int]:
+    """Where the last edit by hand of each document stands: it took up what the column held."""
+    known = collections.read_all(db)
+    return {
+        (no, tuple(key[: len(known[no].key_is_text)]), name): seq
+        for no, name, seq, *key in db.execute(
+            f"SELECT collection, v0, max(seq), {', '.join(KEY_NAMES)} FROM rejoin_ops"
+            f" WHERE kind = 'e' GROUP BY collection, v0, {', '.join(KEY_NAMES)}"
+        )
+    }
+
+
 def seal(db: sqlite3.Connection) -> int:
     """Numbers all recorded edits. Call it inside a write transaction. Returns how many changes."""
     count = _seal_rows(db)
@@ -70,15 +97,16 @@ def seal(db: sqlite3.Connection) -> int:
 def _seal_rows(db: sqlite3.Connection) -> int:
     rows = db.execute(
         f"SELECT kind, collection, part, grp, at, epoch, cursor, mask, {', '.join(KEY_NAMES)},"
-        f" {', '.join(SLOT_NAMES)} FROM rejoin_ops ORDER BY seq"
+        f" {', '.join(SLOT_NAMES)}, seq FROM rejoin_ops ORDER BY seq"
     )
+    written = _written_by_hand(db)
     known = collections.read_all(db)
     clocks = dict(db.execute("SELECT no, clock FROM rejoin_spaces").fetchall())
     sealed = 0
     made: list[Unit] = []
     state = _standing(db)
     for _, group in groupby(rows, key=lambda r: (r[3], r[4] if r[3] == 0 else 0)):
-        made += _units(db, list(group), known, clocks, state)
+        made += _units(db, list(group), known, clocks, state, written)
         sealed += 1
     number(db, made)
     return sealed
@@ -90,8 +118,9 @@ def _units(
     known: dict[int, Collection],
     clocks: dict[int, str | None],
     state: Standing,
+    written: Mapping[Cell, int],
 ) -> list[Unit]:
-    by_record: dict[tuple[int, tuple[SqlValue, ...]], list[Seen]] = {}
+    by_record: dict[tuple[int, tuple[SqlValue, ...]], Recorded] = {}
     units: dict[int, Unit] = {}
     for row in rows:
         kind, no, part, _, at, epoch, cursor, mask = cast("OpRow", row[:8])
@@ -101,14 +130,19 @@ def _units(
                 home.space, at, context_of(epoch, cursor, clocks.get(home.space))
             )
         key = row[8 : 8 + len(home.key_is_text)]
-        seen = Seen(kind, part, at, mask or 0, row[8 + len(KEY_NAMES) :])
-        by_record.setdefault((no, key), []).append(seen)
-    for (no, key), all_seen in by_record.items():
+        one = by_record.setdefault((no, key), Recorded())
+        values = row[8 + len(KEY_NAMES) : -1]
+        if kind == "e":
+            one.edits.append((str(values[0]), cast("int", values[1])))
+            continue
+        one.seen.append(Seen(kind, part, at, mask or 0, values))
+        for name in documents.fields_of(home) if kind in "iu" else ():
+            if cast("int", row[-1]) > written.get((no, key, name), -1):
+                one.texts.add(name)
+    for (no, key), one in by_record.items():
         home = known[no]
         unit = units[home.space]
-        unit.ops += _record_ops(
-            db, home, key, net_effect(all_seen, home.slots, home.fields), unit, state
-        )
+        unit.ops += _record_ops(db, home, key, one, unit, state)
     return [unit for unit in units.values() if unit.ops]
 
 
@@ -125,7 +159,7 @@ def _record_ops(
     db: sqlite3.Connection,
     home: Collection,
     key: tuple[SqlValue, ...],
-    edit: Edit,
+    recorded: Recorded,
     unit: Unit,
     state: Standing,
 ) -> list[Op]:
@@ -140,9 +174,10 @@ def _record_ops(
         return []
     record_id = home.record_id(key)
     at = (home.no, record_id)
-    if edit.kind == "update" and state.strays and _is_stray(db, at):
-        edit = _whole_row(db, home, key, edit)
-    ops = to_ops(edit, home.name, record_id, home.fields)
+    edit = _edit_of(db, home, key, recorded, stray=state.strays and _is_stray(db, at))
+    ops = _with_documents(
+        db, home, record_id, edit, recorded, to_ops(edit, home.name, record_id, home.fields)
+    )
     if ops and state.aside:
         row = db.execute(
             "SELECT cursor FROM rejoin_aside WHERE collection = ? AND id = ?", at
@@ -165,6 +200,49 @@ def _record_ops(
         db.execute("DELETE FROM rejoin_strays WHERE collection = ? AND id = ?", at)
     if state.conflicts:
         _settle(db, at, edit)
+    return ops
+
+
+def _edit_of(
+    db: sqlite3.Connection,
+    home: Collection,
+    key: tuple[SqlValue, ...],
+    recorded: Recorded,
+    *,
+    stray: bool,
+) -> Edit:
+    """The net effect; of a row that the server never took, the whole row as it stands now."""
+    edit = net_effect(recorded.seen, home.slots, home.fields)
+    if recorded.edits and edit.kind == "nothing":
+        edit = Edit("update")
+    if not stray or edit.kind != "update":
+        return edit
+    recorded.texts.update(documents.fields_of(home))
+    return _whole_row(db, home, key, edit)
+
+
+def _with_documents(
+    db: sqlite3.Connection,
+    home: Collection,
+    record_id: str,
+    edit: Edit,
+    recorded: Recorded,
+    ops: list[Op],
+) -> list[Op]:
+    """Edits by hand, and those that say what plain SQL wrote, in their place among the others.
+
+    None is left out, not even of a row deleted after it: later ones of the same Yjs client stand
+    on it.
+    """
+    by_hand = [
+        documents.edit_op(home.name, record_id, name, data)
+        for name, n in recorded.edits
+        for (data,) in db.execute("SELECT data FROM rejoin_documents WHERE n = ?", (n,))
+    ]
+    ops = by_hand + ops if edit.kind == "delete" or edit.over_delete else ops + by_hand
+    if edit.kind != "delete":
+        for name in sorted(recorded.texts & edit.values.keys()):
+            ops += documents.text_ops(db, home, record_id, name, edit.values[name])
     return ops
 
 
@@ -229,9 +307,10 @@ def number(db: sqlite3.Connection, units: Iterable[Unit]) -> int:
                     "SELECT counter FROM rejoin_spaces WHERE no = ?", (unit.space,)
                 ).fetchone()[0]
             )
-        for body in _bodies(unit, counter):
+        for ops, body in _bodies(unit, counter):
             counter += 1
             rows.append((unit.space, counter, unit.at, body))
+            documents.numbered(db, unit.space, counter, ops)
         counters[unit.space] = counter
     db.executemany(
         "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)", rows
@@ -243,18 +322,20 @@ def number(db: sqlite3.Connection, units: Iterable[Unit]) -> int:
     return len(rows)
 
 
-def _bodies(unit: Unit, counter: int) -> Iterator[str]:
+def _bodies(unit: Unit, counter: int) -> Iterator[tuple[list[Op], str]]:
     texts: list[str] = []
+    ops: list[Op] = []
     size = 0
     for op in unit.ops:
         text = compact(op)
         if texts and (len(texts) == CHANGE_OPS_MAX or size + len(text) > CHANGE_BYTES_MAX):
             counter += 1
-            yield body_of(counter, unit.context, unit.at, texts)
-            texts, size = [], 0
+            yield ops, body_of(counter, unit.context, unit.at, texts)
+            texts, ops, size = [], [], 0
         texts.append(text)
+        ops.append(op)
         size += len(text)
-    yield body_of(counter + 1, unit.context, unit.at, texts)
+    yield ops, body_of(counter + 1, unit.context, unit.at, texts)
 
 
 def body_of(counter: int, context: JsonObject, at: int, ops: list[str]) -> str:

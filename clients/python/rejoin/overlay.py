@@ -34,33 +34,23 @@ class Record:
 
     fields: JsonObject | None = None
     conflicts: JsonObject = field(default_factory=dict)
-    documents: JsonObject = field(default_factory=dict)
     position: int | None = None
 
     def take(self, delta: Delta, *, whole: bool) -> set[str] | None:
         """Applies a delta. Returns the fields that may have changed; None: all of them."""
         self.position = delta.position
         if delta.deleted:
-            self.fields, self.conflicts, self.documents = None, {}, {}
+            self.fields, self.conflicts = None, {}
             return None
         if whole or delta.replace or self.fields is None:
             self.fields = delta.fields
-            self.conflicts, self.documents = delta.conflicts, {}
-            self._keep_documents(delta.documents)
+            self.conflicts = delta.conflicts
             return None
         self.fields.update(delta.fields)
         for name in delta.fields:
             self.conflicts.pop(name, None)
         self.conflicts.update(delta.conflicts)
-        self._keep_documents(delta.documents)
-        return set(delta.fields)
-
-    def _keep_documents(self, updates: JsonObject) -> None:
-        """Updates are kept in order, unread: merging them is Yjs' business."""
-        for name, update in updates.items():
-            kept = self.documents.setdefault(name, [])
-            if isinstance(kept, list):
-                kept.append(update)
+        return {*delta.fields, *delta.documents}
 
     def fold(self, op: Op) -> None:
         """An own operation that the server has accepted."""

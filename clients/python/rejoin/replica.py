@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rejoin import collections
+from rejoin import collections, documents
 from rejoin.edits import Op
 from rejoin.overlay import Delta, Record, shown
 from rejoin.rows import Write
@@ -76,7 +76,7 @@ class Replica:
                 None
                 if at[0] in self._empty
                 else self._db.execute(
-                    "SELECT position, fields, conflicts, documents FROM rejoin_records"
+                    "SELECT position, fields, conflicts FROM rejoin_records"
                     " WHERE collection = ? AND id = ?",
                     at,
                 ).fetchone()
@@ -87,7 +87,6 @@ class Replica:
                 else Record(
                     json.loads(row[1]),
                     json.loads(row[2]) if row[2] else {},
-                    json.loads(row[3]) if row[3] else {},
                     row[0],
                 )
             )
@@ -96,8 +95,12 @@ class Replica:
 
     def take(self, delta: Delta, *, whole: bool) -> None:
         """One record of a complete pull."""
-        one = self.touch((self.number(delta.collection), delta.id))
+        at = (self.number(delta.collection), delta.id)
+        one = self.touch(at)
+        whole = whole or delta.replace or one.record.fields is None
         one.must_show(one.record.take(delta, whole=whole))
+        if one.record.fields is not None:
+            documents.take(self._db, at, delta.documents, whole=whole)
 
     def forget(self, deltas: Iterable[Delta]) -> None:
         """Before a transfer that replaces the copy: what it doesn't name is no longer there."""
@@ -147,14 +150,23 @@ class Replica:
             if not one.show or not home.tracked:
                 continue
             pending = self.pending(at)
-            fields, whole = (
-                shown(one.record.fields, pending) if pending else (one.record.fields, True)
-            )
+            only = None if pending or one.only is None else frozenset(one.only)
+            fields, whole = self.shown(at, only)
             if not whole or (fields is None and at in strays):
                 continue
-            only = None if pending or one.only is None else frozenset(one.only)
             made.append(Write(home, at[1], fields, only, fresh=not one.known and not pending))
         return made
+
+    def shown(self, at: At, only: frozenset[str] | None = None) -> tuple[JsonObject | None, bool]:
+        """What a record's row shall show, and whether that is the whole row. only: its fields."""
+        record, pending = self.touch(at).record, self.pending(at)
+        fields, whole = shown(record.fields, pending) if pending else (record.fields, True)
+        if fields is not None and (names := documents.fields_of(self.homes[at[0]])):
+            fields = dict(fields)
+            for name in names:
+                if only is None or name in only:
+                    fields[name] = documents.text(self._db, at, name)
+        return fields, whole
 
     def store(self) -> None:
         """Writes the kept states and the index of conflicts back."""
@@ -170,17 +182,17 @@ class Replica:
                         record.position,
                         compact(record.fields),
                         compact(record.conflicts) if record.conflicts else None,
-                        compact(record.documents) if record.documents else None,
                     )
                 )
             if one.known or record.conflicts:
                 index.append(at)
         self._db.executemany("DELETE FROM rejoin_records WHERE collection = ? AND id = ?", dead)
         self._db.executemany(
-            "INSERT OR REPLACE INTO rejoin_records (collection, id, position, fields, conflicts,"
-            " documents) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO rejoin_records (collection, id, position, fields, conflicts)"
+            " VALUES (?, ?, ?, ?, ?)",
             alive,
         )
+        documents.forget(self._db, dead)
         self._index(index)
 
     def _index(self, ats: Iterable[At]) -> None:

@@ -52,6 +52,8 @@ def column_value(column: Column, fields: JsonObject) -> tuple[bool, SqlValue]:
         value = 0
     elif column.kind == "set":
         value = []
+    elif column.kind == "document":
+        value = ""
     else:
         return False, None
     return True, from_json(value)

@@ -5,11 +5,13 @@ They are local: they never travel. `README.md` explains each to authors of other
 
 from __future__ import annotations
 
+import base64
+import json
 import sqlite3
 
 from rejoin.errors import RejoinError
 
-FORMAT = 2
+FORMAT = 3
 SLOTS = 32
 """Values in one row of `rejoin_ops`. A wider table records several rows for one edit."""
 KEY_NAMES = tuple(f"k{i}" for i in range(8))
@@ -79,7 +81,16 @@ CREATE TABLE IF NOT EXISTS rejoin_deletes (
 -- The server's last known state of each living record, with fields no column shows.
 CREATE TABLE IF NOT EXISTS rejoin_records (
   collection INTEGER NOT NULL, id TEXT NOT NULL, position INTEGER, fields TEXT NOT NULL,
-  conflicts TEXT, documents TEXT, PRIMARY KEY (collection, id)) WITHOUT ROWID;
+  conflicts TEXT, PRIMARY KEY (collection, id)) WITHOUT ROWID;
+
+-- Yjs updates of document fields. counter: NULL what the server has, else the own change that waits
+-- with it, 0 where that is not numbered yet.
+CREATE TABLE IF NOT EXISTS rejoin_documents (
+  n INTEGER PRIMARY KEY, collection INTEGER NOT NULL, id TEXT NOT NULL, field TEXT NOT NULL,
+  counter INTEGER, data BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS rejoin_documents_at ON rejoin_documents (collection, id, field, n);
+CREATE INDEX IF NOT EXISTS rejoin_documents_own ON rejoin_documents (counter)
+  WHERE counter IS NOT NULL;
 
 -- Cells in conflict, found by the triggers: row_key is quote(k0) || ',' || quote(k1) ...
 CREATE TABLE IF NOT EXISTS rejoin_conflicts (
@@ -123,14 +134,34 @@ def create(db: sqlite3.Connection) -> None:
     try:
         if known and get_meta(db, "format") == "1":
             db.execute("ALTER TABLE rejoin_aside ADD COLUMN cursor INTEGER NOT NULL DEFAULT 0")
-            set_meta(db, "format", FORMAT)
         for statement in _statements(LOCAL_TABLES):
             db.execute(statement)
+        if known:
+            _move_documents(db)
+            set_meta(db, "format", FORMAT)
         db.execute("INSERT OR IGNORE INTO rejoin_meta VALUES ('format', ?)", (FORMAT,))
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _move_documents(db: sqlite3.Connection) -> None:
+    """Format 2 kept them as JSON beside the records; the column stays there, unread."""
+    columns = [row[1] for row in db.execute("PRAGMA table_info(rejoin_records)")]
+    if "documents" not in columns:
+        return
+    for no, record_id, text in db.execute(
+        "SELECT collection, id, documents FROM rejoin_records WHERE documents IS NOT NULL"
+    ).fetchall():
+        db.executemany(
+            "INSERT INTO rejoin_documents (collection, id, field, data) VALUES (?, ?, ?, ?)",
+            [
+                (no, record_id, field, base64.b64decode(update))
+                for field, updates in json.loads(text).items()
+                for update in updates
+            ],
+        )
 
 
 def _statements(script: str) -> list[str]:

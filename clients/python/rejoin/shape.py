@@ -10,8 +10,8 @@ from typing import Literal, cast
 from rejoin.errors import TrackingError
 from rejoin.values import SqlValue, id_to_key, key_to_id
 
-Kind = Literal["register", "counter", "set"]
-KINDS: tuple[Kind, ...] = ("register", "counter", "set")
+Kind = Literal["register", "counter", "set", "document"]
+KINDS: tuple[Kind, ...] = ("register", "counter", "set", "document")
 KEY_COLUMNS_MAX = 8
 """So many native key values fit a row of `rejoin_ops`; a longer key had better be a UUID."""
 
@@ -98,7 +98,7 @@ def read_shape(db: sqlite3.Connection, table: str, kinds: Mapping[str, str]) -> 
         )
     key = tuple(str(r[1]) for r in key_rows)
     _check_collation(db, name, key)
-    _check_kinds(name, kinds, {str(r[1]) for r in rows} - set(key))
+    _check_kinds(name, kinds, {str(r[1]): str(r[2]) for r in rows if str(r[1]) not in key})
     columns = tuple(
         Column(
             str(r[1]),
@@ -142,12 +142,14 @@ def _check_collation(db: sqlite3.Connection, table: str, key: tuple[str, ...]) -
             )
 
 
-def _check_kinds(table: str, kinds: Mapping[str, str], columns: set[str]) -> None:
+def _check_kinds(table: str, kinds: Mapping[str, str], columns: Mapping[str, str]) -> None:
     for column, kind in kinds.items():
         if column not in columns:
             raise TrackingError(f"The table {table!r} has no column {column!r} outside its key.")
         if kind not in KINDS:
             raise TrackingError(f"{table}.{column} can't be {kind!r}: say one of {KINDS}.")
+        if kind == "document" and affinity(columns[column]) != "TEXT":
+            raise TrackingError(f"{table}.{column} is to show a document's text: declare it TEXT.")
 
 
 def _uniques(db: sqlite3.Connection, table: str) -> tuple[tuple[str, ...], ...]:

@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 
-from rejoin import collections, spaces
+from rejoin import collections, documents, spaces
 from rejoin.apply import Applying, applying
 from rejoin.collections import Collection
 from rejoin.edits import Edit, Op, moved, to_ops
@@ -27,6 +27,8 @@ def track(
 ) -> int:
     """Tracks a table in a space. Returns how many rows that stood in it became changes."""
     shape = read_shape(db, table, kinds)
+    if "document" in kinds.values():
+        documents.library()
     if shape.table.lower().startswith(("rejoin_", "sqlite_", "_rejoin")):
         raise TrackingError(f"{shape.table!r} is not a table of the app.")
     space = spaces.number_of(db, space_id)
@@ -88,6 +90,11 @@ def _told(db: sqlite3.Connection, home: Collection, field: str) -> bool:
     if any(field in fields for fields in _kept(db, home.no).values()):
         return True
     if db.execute("SELECT 1 FROM rejoin_ops WHERE collection = ? LIMIT 1", (home.no,)).fetchone():
+        return True
+    if db.execute(
+        "SELECT 1 FROM rejoin_documents WHERE collection = ? AND field = ? LIMIT 1",
+        (home.no, field),
+    ).fetchone():
         return True
     for (body,) in db.execute("SELECT body FROM rejoin_changes WHERE space = ?", (home.space,)):
         for op in json.loads(body)["ops"]:
@@ -174,6 +181,9 @@ def _adopt(frame: Applying, home: Collection, shape: Shape) -> int:
         record_id = home.record_id(row[:width])
         seen.add(record_id)
         one = _row_ops(home, shape, record_id, row[width:], kept.get(record_id))
+        for column, value in zip(shape.columns, row[width:], strict=True):
+            if column.kind == "document":
+                one += documents.text_ops(db, home, record_id, column.name, value)
         adopted += bool(one)
         if any(map(refusable, one)) or any(map(miscounted, one)):
             units.append(Unit(home.space, frame.now_ms, context, one))
@@ -222,8 +232,14 @@ def _fill_columns(frame: Applying, home: Collection, shape: Shape, added: list[s
     """New columns: filled with what the server has said of them; else what the app put there."""
     db = frame.db
     kept = _kept(db, home.no)
+    told = {
+        (record_id, name)
+        for record_id, name in db.execute(
+            "SELECT DISTINCT id, field FROM rejoin_documents WHERE collection = ?", (home.no,)
+        )
+    }
     for record_id, fields in kept.items():
-        found = {name for name in added if name in fields}
+        found = {name for name in added if name in fields or (record_id, name) in told}
         if found:
             frame.replica.touch((home.no, record_id)).must_show(found)
     columns = [c for c in shape.columns if c.name in added and c.kind == "register"]

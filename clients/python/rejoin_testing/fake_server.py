@@ -7,10 +7,13 @@ What it can't do by itself a test scripts: `scripts` change or replace the next 
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import pycrdt
 
 from rejoin.transport import HttpAnswer
 from rejoin.values import sort_elements
@@ -177,6 +180,10 @@ class FakeServer:
                 fields[name], row["positions"][name] = value, self.head
             return
         name = op["field"]
+        if op["op"] == "edit":
+            update = base64.b64decode(op["update"])
+            row.setdefault("documents", {}).setdefault(name, []).append((self.head, update))
+            return
         row["positions"][name] = self.head
         if op["op"] == "increment":
             fields[name] = fields.get(name, 0) + op["by"]
@@ -199,6 +206,17 @@ class FakeServer:
             else:
                 one["fields"] = {
                     n: row["fields"][n] for n, p in row["positions"].items() if p > cursor
+                }
+            since = 0 if one.get("replace") else cursor
+            told = {
+                name: [update for position, update in updates if position > since]
+                for name, updates in row.get("documents", {}).items()
+            }
+            if not row["deleted"] and any(told.values()):
+                one["documents"] = {
+                    name: base64.b64encode(pycrdt.merge_updates(*updates)).decode()
+                    for name, updates in told.items()
+                    if updates
                 }
             found.append(one)
         found.sort(key=lambda one: one["position"])
