@@ -72,9 +72,36 @@ def _parser() -> argparse.ArgumentParser:
     account.add_argument("email")
     account.add_argument("--role", choices=["user", "support", "admin"])
     account.add_argument("--password", help="without it, one is made and printed")
+    _add_support(command)
     demo = command("demo", _demo, "Three devices against a fresh server, in under a minute.")
     demo.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def _add_support(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """What support staff ask and do, for those without a browser."""
+    device = command("device", _support("device_command"), "List devices with their states.")
+    device.add_argument("who", help="how an email or a device's name begins, or an id")
+    diagnose = command("diagnose", _support("diagnose_command"), "Say why a device is stuck.")
+    diagnose.add_argument("device", help="its id")
+    for asked in (device, diagnose):
+        asked.add_argument("--json", action="store_true", help="as JSON")
+    export = command("export", _support("export_command"), "Write down all that is kept of a user.")
+    erase = command("erase", _support("erase_command"), "Erase a user everywhere.")
+    for named in (export, erase):
+        named.add_argument("who", help="an email or a user's id")
+        named.add_argument("--reason", required=True, help="it stands in the audit trail")
+    erase.add_argument("--yes", action="store_true", help="do it")
+
+
+def _support(name: str) -> Callable[[argparse.Namespace, Settings], int]:
+    def run(options: argparse.Namespace, settings: Settings) -> int:
+        from app.admin import commands
+
+        with _engine(settings) as engine:
+            return int(getattr(commands, name)(options, engine, settings))
+
+    return run
 
 
 def _serve(_options: argparse.Namespace, settings: Settings) -> int:
@@ -106,7 +133,7 @@ def _postgres(_options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _compact(_options: argparse.Namespace, settings: Settings) -> None:
-    from storage import attempts, tokens
+    from storage import attempts, events, tokens
     from storage.upkeep import drop_tombstones, every_space
 
     now = datetime.now(UTC)
@@ -120,6 +147,7 @@ def _compact(_options: argparse.Namespace, settings: Settings) -> None:
                 dropped += drop_tombstones(connection, space, int(before.timestamp() * 1000))
         with engine.begin() as connection:
             expired = tokens.forget(connection, now)
+            past = events.forget(connection, int(now.timestamp() * 1000))
         counts, batch = 0, attempts.FORGET_AT_ONCE
         while batch == attempts.FORGET_AT_ONCE:
             with engine.begin() as connection:
@@ -127,6 +155,7 @@ def _compact(_options: argparse.Namespace, settings: Settings) -> None:
             counts += batch
     print(f"Dropped {dropped} tombstones in {len(spaces)} spaces.")
     print(f"Dropped {expired} expired refresh tokens and {counts} counts of old attempts.")
+    print(f"Dropped {past} rows of timelines.")
 
 
 def _restored(options: argparse.Namespace, settings: Settings) -> None:

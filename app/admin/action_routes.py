@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from uuid import UUID
 
 from flask import Response
 from msgspec import UNSET
 
-from app.admin import actions, settling
+from app.admin import actions, farewell, settling
 from app.admin.actions import Compacted, Done
 from app.admin.bodies import ReasonBody, ReplayBody, ResetBody, RestoreBody, SettleBody
+from app.admin.farewell import Erased
 from app.admin.routes import asked, blueprint
 from app.admin.settling import Choice
 from app.admin.sight import Sight
 from app.admin.writing import Desk, Written
 from app.openapi import describe
+from app.routes.sync import NDJSON
 from app.runtime import runtime
-from app.wire import answer, decode, read, read_body
+from app.wire import answer, decode, read, read_body, streamed
 from sync.errors import BadRequest, Forbidden, Refused
 
 
@@ -137,4 +140,31 @@ def compact_space(space: UUID) -> Response:
     before = runtime().now() - timedelta(days=runtime().settings.tombstone_days)
     with desk(reason, "admin") as at:
         done = actions.compact(at, space, before)
+    return answer(done)
+
+
+@blueprint.post("/users/<uuid:user>/export")
+@describe("Export one user's data", body=ReasonBody, media=[NDJSON], errors=[Forbidden, "too_busy"])
+def export_user(user: UUID) -> Response:
+    """Lines of JSON, each with its `kind`: user, device, membership, event, record, change,
+    document, quarantined. For admins.
+    """
+    reason = read(ReasonBody(), runtime().limits).reason
+    with desk(reason, "admin") as at:
+        farewell.noted_export(at, user)
+    stream = runtime().streams.counted(farewell.export(runtime().engine, user))
+    return streamed(chain([next(stream)], stream), NDJSON)
+
+
+@blueprint.post("/users/<uuid:user>/erase")
+@describe(
+    "Erase a user everywhere", body=ReasonBody, answer=Erased, errors=[Forbidden, "own_account"]
+)
+def erase_user(user: UUID) -> Response:
+    """With the account, its devices and tokens, the spaces that are theirs alone, and what was put
+    aside of theirs. For admins; says how many rows went from each table.
+    """
+    reason = read(ReasonBody(), runtime().limits).reason
+    with desk(reason, "admin") as at:
+        done = farewell.erase(at, user)
     return answer(done)

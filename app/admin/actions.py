@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from app.admin.quarantine import row_of
@@ -16,6 +17,7 @@ from storage import accounts, audit, desk, resets, search, tokens, trail
 from storage.desk import Quarantined
 from storage.spaces import Space
 from storage.upkeep import drop_tombstones
+from sync.changes import Context
 from sync.errors import BadRequest, Conflict, NotFound
 
 NO_DEVICE: Final = "There is no such device."
@@ -145,15 +147,15 @@ def _context(item: Quarantined, given: object, space: Space) -> dict[str, Any]:
     What can't be read, or named what never was, had seen nothing: then the change meets what is
     there as a conflict, and overwrites none of it.
     """
-    usable = isinstance(given, dict) and item.error.get("code") != "bad_context"
-    context = dict(given) if usable and isinstance(given, dict) else {"cursor": 0}
-    clock = context.get("clock")
+    try:
+        context = msgspec.convert(given, Context)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        context = Context(0)
+    if item.error.get("code") == "bad_context":
+        context = Context(0)
     own = {str(item.device): item.counter - 1} if item.counter > 1 else {}
-    return {
-        "epoch": space.epoch,
-        **context,
-        "clock": {**(clock if isinstance(clock, dict) else {}), **own},
-    }
+    epoch = context.epoch or space.epoch
+    return {"epoch": epoch, "cursor": context.cursor, "clock": {**context.clock, **own}}
 
 
 def _noted(

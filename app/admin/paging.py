@@ -43,7 +43,7 @@ def read_page(kind: str, token: str | None, type_: type[T]) -> T | None:
         found = msgspec.msgpack.decode(key, type=type_)
         for part in msgspec.msgpack.decode(key):
             require_clean(part if isinstance(part, str) else "")
-    except (ValueError, msgspec.MsgspecError, RecursionError):
+    except (ValueError, msgspec.MsgspecError, RecursionError, BadRequest):
         raise BadRequest("bad_page") from None
     if named != kind:
         raise BadRequest("bad_page", "The token belongs to another list.")

@@ -20,13 +20,19 @@ from app.admin.answers import (
 )
 from app.admin.overviews import AuditTrail, Overview
 from app.admin.shapes import AuditQuery, DevicesQuery, PagedQuery, UsersQuery
-from app.auth import Principal, require_role
+from app.auth import Principal, require_role, token_principal
 from app.openapi import describe
 from app.runtime import runtime
 from app.wire import answer, read_query
 from sync.errors import Forbidden
 
 blueprint = Blueprint("admin", __name__, url_prefix="/v1/admin")
+
+
+@blueprint.before_request
+def _require_token() -> None:
+    """Before a body is read: strangers are not worth the work."""
+    token_principal()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,6 +77,7 @@ def test_compact_drops_expired_tokens_and_old_counts(
     assert capsys.readouterr().out.splitlines() == [
         "Dropped 0 tombstones in 1 spaces.",
         "Dropped 1 expired refresh tokens and 1 counts of old attempts.",
+        "Dropped 0 rows of timelines.",
     ]
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM refresh_tokens")) == 1
@@ -97,3 +99,56 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         main([name, "--help"], {})
     assert ended.value.code == 0
     assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_an_operator_finds_a_device_and_hears_why_it_is_stuck(
+    empty_database: Callable[[], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"DATABASE_URL": empty_database(), "REJOIN_DATA": str(tmp_path)}
+    main(["migrate"], environ)
+    main(["account", "ada@example.org"], environ)
+    engine = make_engine(environ["DATABASE_URL"], 1)
+    device, now = uuid4(), datetime.now(UTC)
+    with engine.begin() as connection:
+        user = accounts.user_by_email(connection, "ada@example.org")
+        assert user is not None
+        made = accounts.Registration(device, user.id, "Ada's phone", "iOS", "4.2", None)
+        accounts.register_device(connection, made, now)
+    assert main(["device", "ada@"], environ) == 0
+    assert str(device) in capsys.readouterr().out
+    assert main(["diagnose", str(device)], environ) == 0
+    assert "Nothing is wrong" in capsys.readouterr().out
+    with engine.begin() as connection:
+        accounts.revoke_device(connection, user.id, device, now)
+    assert main(["diagnose", str(device)], environ) == 1
+    said = capsys.readouterr().out
+    assert "device_revoked: " in said
+    assert "next: " in said
+    assert main(["diagnose", str(device), "--json"], environ) == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["code"] == "device_revoked"
+    for unknown in (str(uuid4()), "no id"):
+        assert main(["diagnose", unknown], environ) == 1
+    assert main(["device", "nobody"], environ) == 1
+    engine.dispose()
+
+
+def test_an_operator_takes_a_users_data_along_and_erases_them(
+    empty_database: Callable[[], str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environ = {"DATABASE_URL": empty_database(), "REJOIN_DATA": str(tmp_path)}
+    main(["migrate"], environ)
+    main(["account", "ada@example.org"], environ)
+    capfd.readouterr()
+    assert main(["export", "ada@example.org", "--reason", "a letter"], environ) == 0
+    kinds = [json.loads(line)["kind"] for line in capfd.readouterr().out.splitlines()]
+    assert kinds == ["user", "membership"]
+    assert main(["erase", "ada@example.org", "--reason", "a letter"], environ) == 1
+    assert "--yes" in capfd.readouterr().err
+    assert main(["erase", "ada@example.org", "--reason", "a letter", "--yes"], environ) == 0
+    assert "1  users" in capfd.readouterr().out
+    assert main(["erase", "ada@example.org", "--reason", "a letter", "--yes"], environ) == 1
+    engine = make_engine(environ["DATABASE_URL"], 1)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT action, reason FROM audit ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [("export", "a letter"), ("erase", "a letter")]
+    engine.dispose()
