@@ -19,11 +19,18 @@ from storage.accounts import Registration
 
 PLATFORM: Final = "rejoin"
 NAME: Final = "Open documents"
+# What staff write goes through one of their own: app/admin/writing.py.
+SUPPORT: Final = "Support"
 
 
 def writer_of(user_id: UUID) -> UUID:
     """The device that stands for the user's open documents, in every log."""
     return uuid5(user_id, PLATFORM)
+
+
+def is_writer(user_id: UUID, device_id: UUID) -> bool:
+    """Whether it is none of the user's own: nobody carries it, or may lose it."""
+    return device_id in {writer_of(user_id), uuid5(user_id, SUPPORT)}
 
 
 def as_writer(who: Principal) -> Principal:

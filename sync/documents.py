@@ -61,7 +61,10 @@ def merge(updates: Sequence[bytes]) -> bytes:
 
 def holds(update: bytes, more: bytes) -> bool:
     """Whether the document of `update` has all that `more`, which has been checked, says."""
-    if not gates.is_complete(framing.read(more), framing.read_clocks(state_vector(update))):
+    frame, clocks = framing.read(more), _clocks(update)
+    if any(end > clocks.get(client, 0) for client, end in ends(frame).items()):
+        return False
+    if not gates.is_complete(frame, clocks):
         return False
     document: pycrdt.Doc[Any] = pycrdt.Doc(skip_gc=True)
     document.apply_update(update)

@@ -12,6 +12,7 @@ from app.openapi import describe
 from app.runtime import runtime
 from app.schemas import Device, Devices
 from app.wire import answer, empty
+from app.writers import is_writer
 from storage import accounts, tokens
 from sync.errors import NotFound
 
@@ -24,7 +25,8 @@ def list_devices() -> Response:
     """All that ever logged in, the oldest first, also those that were revoked or replaced."""
     with runtime().begin() as connection:
         principal = require_principal(connection)
-        found = accounts.devices_of(connection, principal.user_id)
+        user = principal.user_id
+        found = [d for d in accounts.devices_of(connection, user) if not is_writer(user, d.id)]
     return answer(Devices([_device(one, principal.device_id) for one in found]))
 
 
@@ -34,9 +36,10 @@ def revoke(device: UUID) -> Response:
     """At once and for good: its tokens stop working with their next use. May be repeated."""
     with runtime().begin() as connection:
         principal = require_principal(connection)
-        if not accounts.revoke_device(connection, principal.user_id, device, runtime().now()):
+        user, now = principal.user_id, runtime().now()
+        if is_writer(user, device) or not accounts.revoke_device(connection, user, device, now):
             raise NotFound("not_found", "You have no such device.")
-        tokens.revoke_of_device(connection, device, runtime().now())
+        tokens.revoke_of_device(connection, device, now)
     return empty()
 
 

@@ -169,12 +169,16 @@ class Author:
         self.counter = 0
 
     def call(self, method: str, path: str, **body: object) -> Any:
-        headers = {"Authorization": f"Bearer {self.token}"} if hasattr(self, "token") else {}
+        headers = self.headers if hasattr(self, "token") else {}
         answer = httpx.request(
             method, self.url + path, json=body or None, headers=headers, timeout=30
         )
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
 
     def space(self, **members: str) -> str:
         """A new shared space, with members by email and role."""

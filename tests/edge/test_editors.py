@@ -9,6 +9,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pycrdt
 import pytest
 
@@ -118,6 +119,12 @@ def test_what_is_typed_stands_in_the_log_with_a_dot_of_its_own_and_in_a_pull(
     assert (op["op"], op["collection"], op["id"], op["field"]) == ("edit", "notes", "n1", "body")
     (record,) = ann.pull(desk.space)["records"]
     assert text_of(record["documents"]["body"]) == "Milk"
+    listed = ann.call("GET", "/v1/devices")["devices"]
+    assert [device["id"] for device in listed] == [ann.device_id]
+    assert (
+        httpx.delete(f"{ann.url}/v1/devices/{change['device']}", headers=ann.headers).status_code
+        == 404
+    )
 
 
 def text_of(update: str, root: str = "body") -> str:
