@@ -50,7 +50,7 @@ soak: $(DEV_READY)  ## The long searches for counterexamples, and the planted bu
 	$(BIN)/python -m pytest -m soak $(T)
 
 clean:  ## Remove what was installed and what the tests left; the data in .rejoin stays
-	rm -rf $(VENV) .rejoin-test .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PAGE)/node_modules $(PAGE)/build .rejoin-test .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Rejoin needs Python 3.11 or newer; make PYTHON=python3.12 names another.")'

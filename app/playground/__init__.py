@@ -20,9 +20,10 @@ from sync.errors import NotFound
 blueprint = Blueprint("demo", __name__, url_prefix="/demo", template_folder="page")
 
 PAGE: Final = Path(__file__).parent / "page"
+TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+PARTS: Final = {path.name: path for path in PAGE.iterdir() if path.suffix in TYPES}
 # Made by `make yjs`; not in the repository.
 YJS: Final = Path(__file__).parent / "build" / "yjs.js"
-TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 # Trusted Types: no text can ever become markup, whatever the script does with it. The one policy
 # names worker.js, which keeps the page for the time when the server is away.
 POLICY: Final = (
@@ -50,9 +51,8 @@ def page() -> Response:
 @describe("The page's scripts and style", auth=False, media=tuple(TYPES.values()))
 def part(name: str) -> Response:
     """As they are on the disk. Yjs is there once it was bundled."""
-    path = YJS if name == YJS.name else PAGE / name
-    # A name has no slash, and what has none of these endings is no part.
-    if path.suffix not in TYPES or not path.is_file():
+    path = YJS if name == YJS.name else PARTS.get(name)
+    if path is None or not path.exists():
         raise NotFound("not_found")
     response = _secured(path.read_text(encoding="utf-8"), TYPES[path.suffix])
     # The worker is for the page above it too.

@@ -623,6 +623,22 @@ def test_the_page_loads_with_what_it_holds_while_the_server_is_away(
 
 
 @WANTS_CHROMIUM
+def test_the_keyboard_alone_settles_a_conflict_and_keeps_its_place(visitor: Visitor) -> None:
+    phone, laptop = apart(visitor)
+    laptop.flip()
+    phone.conflict.get_by_role("button", name="Oat milk").focus()
+    visitor.page.keyboard.press("Enter")
+    expect(phone.conflict).to_have_count(0)
+    expect(phone.items.first.get_by_label("Title", exact=True)).to_be_focused()
+    expect(phone.items.first.get_by_label("Title", exact=True)).to_have_value("Oat milk")
+    phone.items.first.get_by_label("Delete").focus()
+    visitor.page.keyboard.press("Enter")
+    expect(phone.items).to_have_count(2)
+    expect(phone.node.get_by_label("New item")).to_be_focused()
+    expect(laptop.items).to_have_count(2)
+
+
+@WANTS_CHROMIUM
 def test_a_delta_that_replaces_a_row_drops_what_it_does_not_name(visitor: Visitor) -> None:
     old = {
         "collection": "items",
@@ -701,6 +717,15 @@ def test_only_the_pages_own_parts_are_served_each_with_a_strict_policy(
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'")
         assert "unsafe" not in policy
-    for name in ("yjs.js", "demo.html", "..", "../__init__.py", "%2e%2e%2f__init__.py", "main"):
+    for name in (
+        "yjs.js",
+        "demo.html",
+        "..",
+        "../__init__.py",
+        "%2e%2e%2f__init__.py",
+        "main",
+        "%00.js",
+        "x" * 4_000 + ".js",
+    ):
         assert client.get(f"/demo/{name}").status_code == 404
     assert 'data-yjs=""' in client.get("/demo").text

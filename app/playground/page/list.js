@@ -15,6 +15,7 @@ export class List {
     this.list = pane.querySelector(".items");
     this.empty = pane.querySelector(".empty");
     const form = pane.querySelector(".add");
+    this.title = form.elements.title;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const title = form.elements.title.value.trim();
@@ -29,7 +30,10 @@ export class List {
     const rows = items.map((record) => this.#row(record));
     for (const [key, row] of this.#rows) {
       if (!this.device.view.has(key)) {
+        // Who works by the keyboard is not thrown back to the top of the page.
+        const focused = row.node.contains(document.activeElement);
         row.node.remove();
+        if (focused) this.title.focus();
         this.#rows.delete(key);
       }
     }
@@ -87,9 +91,18 @@ class Row {
     this.node.classList.toggle("done", done === true);
     if (this.#began === null) this.title.value = typeof title === "string" ? title : JSON.stringify(title);
     this.votes.textContent = String(votes);
-    replace(this.tags, JSON.stringify(tags), () => tags.map((tag) => this.#tag(tag)));
+    this.#replace(this.tags, JSON.stringify(tags), () => tags.map((tag) => this.#tag(tag)));
     const held = Object.entries(record.conflicts);
-    replace(this.conflicts, JSON.stringify(held), () => held.map(([field, sides]) => this.#conflict(field, sides)));
+    this.#replace(this.conflicts, JSON.stringify(held), () => held.map(([field, sides]) => this.#conflict(field, sides)));
+  }
+
+  // New children, where what they show has changed: else a focus in them would be lost.
+  #replace(node, shows, make) {
+    if (node.dataset.shows === shows) return;
+    node.dataset.shows = shows;
+    const focused = [...node.querySelectorAll("button")].indexOf(document.activeElement);
+    node.replaceChildren(...make());
+    if (focused >= 0) (node.querySelectorAll("button")[focused] ?? this.title).focus();
   }
 
   #listenToTitle() {
@@ -144,15 +157,6 @@ class Row {
     }
     return box;
   }
-}
-
-// New children, where what they show has changed: else a focus in them would be lost.
-function replace(node, shows, make) {
-  if (node.dataset.shows === shows) return;
-  node.dataset.shows = shows;
-  const focused = [...node.querySelectorAll("button")].indexOf(document.activeElement);
-  node.replaceChildren(...make());
-  if (focused >= 0) node.querySelectorAll("button")[focused]?.focus();
 }
 
 // A UUIDv7 (RFC 9562): sorted by id is sorted by time.

@@ -16,7 +16,15 @@ export class Log {
   #asked = false;
 
   constructor(section, nameOf) {
-    Object.assign(this, { list: section.querySelector("ol"), empty: section.querySelector(".empty"), nameOf });
+    const [empty, unread] = section.querySelectorAll(".empty");
+    Object.assign(this, { list: section.querySelector("ol"), empty, unread, nameOf });
+  }
+
+  // Whether any device could read it.
+  show(online) {
+    const empty = this.#entries.length === 0;
+    this.empty.hidden = !empty || !online;
+    this.unread.hidden = !empty || online;
   }
 
   // Reads on to the head; asked meanwhile, once more.
@@ -51,7 +59,7 @@ export class Log {
     }
     this.#entries = this.#entries.slice(-SHOWN_MAX);
     while (this.list.children.length > SHOWN_MAX) this.list.lastElementChild.remove();
-    this.empty.hidden = this.#entries.length > 0;
+    this.show(true);
   }
 
   #entry(change) {

@@ -30,9 +30,11 @@ async function begin() {
 // Read again whenever a device has moved on, and when one is back.
 function followLog(panes, nameOf) {
   const log = new Log(document.querySelector(".log"), nameOf);
+  const show = () => log.show(panes.some(({ line }) => line.online));
   for (const { device, line } of panes) {
     let shown = null;
     const look = () => {
+      show();
       if (!line.online) shown = null;
       if (!line.online || device.cursor === shown) return;
       shown = device.cursor;
@@ -44,6 +46,7 @@ function followLog(panes, nameOf) {
     device.addEventListener("change", look);
     line.addEventListener("change", look);
   }
+  show();
 }
 
 async function bringText(panes) {
