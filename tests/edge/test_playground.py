@@ -54,6 +54,17 @@ IN_STEP = """(least) => {
     panes.every(({ online, unsettled, cursor }) =>
       online === "true" && unsettled === "0" && Number(cursor) >= least);
 }"""
+# What a pane knows of itself, read, or put back as it was.
+STATE = """async ([name, old]) => {
+  const done = (asked) => new Promise((resolve) => {
+    asked.onsuccess = () => resolve(asked.result);
+  });
+  const database = await done(indexedDB.open(`rejoin.demo.${name}`));
+  const state = database.transaction("state", "readwrite").objectStore("state");
+  const found = await done(old ? state.put(old, "device") : state.get("device"));
+  database.close();
+  return found;
+}"""
 # The page has been kept for the time without a server: its own address is among what is kept.
 KEPT = (
     """async () => (await (await caches.open("rejoin.demo.page")).match("/demo")) !== undefined"""
@@ -598,6 +609,55 @@ def test_a_page_whose_server_has_other_data_says_so_and_starts_afresh(
     visitor.in_step(1)
     assert phone.shown() == laptop.shown() == [("Tea", False, "0", [])]
     visitor.context.close()
+
+
+@WANTS_CHROMIUM
+def test_where_no_account_is_to_be_had_the_page_says_so_and_keeps_what_is_done(
+    browser: Browser, server: LiveServer
+) -> None:
+    visitor = Visitor(browser, server.url)
+    refusals = [(403, "forbidden"), (429, "too_many_attempts")]
+
+    def refuse(route: Route) -> None:
+        if refusals:
+            status, code = refusals[0]
+            route.fulfill(status=status, json={"code": code, "detail": code})
+        else:
+            route.continue_()
+
+    visitor.page.route("**/v1/auth/signup", refuse)
+    visitor.come()
+    phone = visitor.pane("Phone")
+    phone.add("Milk")
+    for text in ("takes no new accounts", "too_many_attempts"):
+        expect(phone.node.locator(".trouble")).to_contain_text(text)
+        del refusals[0]
+    visitor.in_step(1)
+    assert visitor.pane("Laptop").shown() == phone.shown() == [("Milk", False, "0", [])]
+    visitor.context.close()
+
+
+@WANTS_CHROMIUM
+def test_a_pane_whose_storage_is_an_old_copy_stops_rather_than_double_its_counters(
+    visitor: Visitor,
+) -> None:
+    phone = visitor.pane("Phone")
+    phone.add("Milk")
+    visitor.in_step(1)
+    phone.flip()
+    # As after a backup of the browser's profile was put back: the database of a moment ago.
+    old = visitor.page.evaluate(STATE, ["Phone", None])
+    phone.flip()
+    phone.add("Bread")
+    visitor.in_step(2)
+    phone.flip()
+    visitor.page.evaluate(STATE, ["Phone", old])
+    visitor.page.reload()
+    phone.add("Tea")
+    phone.flip()
+    expect(phone.status).to_have_text("Stopped, 1 to send")
+    expect(phone.node.locator(".trouble")).to_contain_text("Start afresh")
+    assert [row[0] for row in visitor.pane("Laptop").shown()] == ["Milk", "Bread"]
 
 
 @WANTS_CHROMIUM
