@@ -84,10 +84,7 @@ export class Device extends EventTarget {
   edit(ops, context = this.context()) {
     const counter = this.#state.counter + 1;
     const change = { counter, context, at: Date.now(), ops };
-    return this.#kept({
-      state: { ...this.#state, counter },
-      outbox: [change],
-    });
+    return this.#kept({ state: { ...this.#state, counter }, outbox: [change] });
   }
 
   // Typing: goes on in the last change where that is an edit of the same field, not long ago,
@@ -140,9 +137,10 @@ export class Device extends EventTarget {
     const errors = new Map(rejected.map(({ counter, error }) => [counter, error]));
     const [refused, taken] = parted(changes.filter(({ counter }) => counter <= accepted), errors);
     const held = new Set(this.#outbox.map(({ counter }) => counter));
+    const told = taken.filter(({ counter }) => held.has(counter));
     await this.#kept({
       state: this.#withRefused(refused, errors),
-      outbox: taken.filter(({ counter }) => held.has(counter)).map((change) => ({ ...change, accepted: true })),
+      outbox: told.map((change) => ({ ...change, accepted: true })),
       sent: refused,
     });
   }
@@ -152,14 +150,16 @@ export class Device extends EventTarget {
     if (from !== this.#state.cursor) throw new Error("The stream has a gap.");
     const own = clock[this.id] ?? 0;
     const sent = this.#outbox.filter((change) => change.sent && change.counter <= own);
-    const before = reset || from === 0 ? new Map() : this.#records;
-    await this.#moved({ epoch, cursor, sent, after: this.#merged(before, records), afresh: reset || from === 0 });
+    const afresh = reset || from === 0;
+    const after = this.#merged(afresh ? new Map() : this.#records, records);
+    await this.#moved({ epoch, cursor, sent, after, afresh });
   }
 
   // Waits until the space has something new, so many seconds at most.
   async wait(seconds, signal) {
     const { epoch, cursor } = this.#state;
-    const query = new URLSearchParams({ cursor, wait: seconds, limit: 1, ...(epoch ? { epoch } : {}) });
+    const query = new URLSearchParams({ cursor, wait: seconds, limit: 1 });
+    if (epoch) query.set("epoch", epoch);
     const options = { signal, ms: (seconds + 15) * 1000 };
     await this.session.request("GET", `spaces/${SPACE}/pull?${query}`, options);
   }
@@ -177,7 +177,7 @@ export class Device extends EventTarget {
 
   async #transfer(sent, signal) {
     const { epoch, cursor } = this.#state;
-    const whole = { records: [], rejected: [], accepted: 0, reset: false };
+    const whole = { from: cursor, records: [], rejected: [], accepted: 0, reset: false };
     let page = null;
     for (let i = 0; i < PAGES_MAX; i += 1) {
       const changes = i === 0 ? sent.map(plain) : [];
@@ -194,10 +194,11 @@ export class Device extends EventTarget {
 
   async #ask({ epoch, cursor, page, changes }, signal) {
     const { counter, discarded } = this.#state;
-    const part = { cursor, counter, changes, page, ...(epoch ? { epoch } : {}) };
+    const part = { cursor, counter, changes, page };
+    if (epoch) part.epoch = epoch;
     if (discarded) part.discarded = discarded;
-    const oldest = this.#outbox[0]?.at;
-    const client = { app_version: "1", pending: this.#outbox.length, ...(oldest ? { oldest_pending_at: oldest } : {}) };
+    const client = { app_version: "1", pending: this.#outbox.length };
+    if (this.#outbox.length) client.oldest_pending_at = this.#outbox[0].at;
     const body = { sent_at: Date.now(), client, spaces: { [SPACE]: part } };
     const answer = await this.session.request("POST", "sync", { body, signal });
     const mine = answer.spaces[SPACE];
@@ -210,13 +211,14 @@ export class Device extends EventTarget {
     throw Object.assign(new Error(detail ?? code), { code });
   }
 
-  async #apply(sent, { records, rejected, accepted, reset, epoch, cursor }) {
+  async #apply(sent, { from, records, rejected, accepted, reset, epoch, cursor }) {
+    if (from !== this.#state.cursor) throw new Error("The device has moved meanwhile.");
     const errors = new Map(rejected.map(({ counter, error }) => [counter, error]));
     const settled = sent.filter(({ counter }) => counter <= accepted);
     const [refused, taken] = parted(settled, errors);
-    const afresh = reset || this.#state.cursor === 0;
+    const afresh = reset || from === 0;
     // Where all that is new is this device's own, the answer may leave out what it has already.
-    const own = !reset && cursor - this.#state.cursor === taken.length;
+    const own = !reset && cursor - from === taken.length;
     const before = afresh ? new Map() : this.#records;
     const after = this.#merged(own ? taken.reduce(done, before) : before, records);
     const { discarded: _, ...state } = this.#withRefused(refused, errors);
@@ -283,5 +285,6 @@ export class Device extends EventTarget {
 
 // Those with an error, and those without.
 function parted(changes, errors) {
-  return [changes.filter((one) => errors.has(one.counter)), changes.filter((one) => !errors.has(one.counter))];
+  const wrong = (change) => errors.has(change.counter);
+  return [changes.filter(wrong), changes.filter((change) => !wrong(change))];
 }

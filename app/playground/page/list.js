@@ -39,7 +39,8 @@ export class List {
     }
     // Only what is out of place moves: a row that is moved would lose the focus.
     rows.forEach((row, i) => {
-      if (this.list.children[i] !== row.node) this.list.insertBefore(row.node, this.list.children[i] ?? null);
+      const there = this.list.children[i];
+      if (there !== row.node) this.list.insertBefore(row.node, there ?? null);
     });
     this.empty.hidden = items.length > 0;
   }
@@ -89,11 +90,11 @@ class Row {
     this.node.setAttribute("aria-label", title);
     this.done.checked = done === true;
     this.node.classList.toggle("done", done === true);
-    if (this.#began === null) this.title.value = typeof title === "string" ? title : JSON.stringify(title);
+    if (this.#began === null) this.title.value = asText(title);
     this.votes.textContent = String(votes);
     this.#replace(this.tags, JSON.stringify(tags), () => tags.map((tag) => this.#tag(tag)));
     const held = Object.entries(record.conflicts);
-    this.#replace(this.conflicts, JSON.stringify(held), () => held.map(([field, sides]) => this.#conflict(field, sides)));
+    this.#replace(this.conflicts, JSON.stringify(held), () => held.map((one) => this.#conflict(...one)));
   }
 
   // New children, where what they show has changed: else a focus in them would be lost.
@@ -139,25 +140,37 @@ class Row {
   }
 
   #tag(tag) {
-    const shown = typeof tag === "string" ? tag : JSON.stringify(tag);
-    const button = element("button", { type: "button", text: "✕", "aria-label": `Remove the tag ${shown}` });
-    button.addEventListener("click", () => this.list.edit("remove", this.id, { field: "tags", values: [tag] }));
+    const shown = asText(tag);
+    const label = `Remove the tag ${shown}`;
+    const button = element("button", { type: "button", text: "✕", "aria-label": label });
+    const gone = { field: "tags", values: [tag] };
+    button.addEventListener("click", () => this.list.edit("remove", this.id, gone));
     return element("li", {}, element("span", { text: shown }), button);
   }
 
   #conflict(field, sides) {
-    const box = element("div", { className: "conflict", role: "group", "aria-label": `Conflict in ${field}` });
-    box.append(element("p", { text: `${NUMBERS[sides.length] ?? sides.length} wrote “${field}” without having seen each other. Which one stays?` }));
-    for (const side of sides) {
-      const [name, time] = side.own ? ["this device", "not sent yet"] : [this.list.nameOf(side.device), clock(side.at)];
-      const button = element("button", { type: "button", className: "side" });
-      button.append(element("b", { text: brief(side.value) }), element("small", { text: `${name}, ${time}` }));
-      button.addEventListener("click", () => this.list.put(this.id, { [field]: side.value }));
-      box.append(button);
-    }
-    return box;
+    const label = `Conflict in ${field}`;
+    const many = NUMBERS[sides.length] ?? sides.length;
+    const text = `${many} wrote “${field}” without having seen each other. Which one stays?`;
+    return element(
+      "div",
+      { className: "conflict", role: "group", "aria-label": label },
+      element("p", { text }),
+      ...sides.map((side) => this.#side(field, side)),
+    );
+  }
+
+  #side(field, { value, own, device, at }) {
+    const from = own ? "this device, not sent yet" : `${this.list.nameOf(device)}, ${clock(at)}`;
+    const button = element("button", { type: "button", className: "side" });
+    button.append(element("b", { text: brief(value) }), element("small", { text: from }));
+    button.addEventListener("click", () => this.list.put(this.id, { [field]: value }));
+    return button;
   }
 }
+
+// Others may have written what is no text.
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // A UUIDv7 (RFC 9562): sorted by id is sorted by time.
 function newId() {

@@ -40,10 +40,12 @@ export class Log {
     for (let i = 0; i < READS_MAX && this.#asked; i += 1) {
       const after = this.#entries.at(-1)?.position ?? Math.max(0, device.cursor - SHOWN_MAX);
       const { epoch, head, changes } = await device.log(after);
-      if (this.#epoch !== null && epoch !== this.#epoch) this.#forget();
-      else this.#take(changes);
+      // A server that was restored: what was read may be of a history that is lost.
+      const other = this.#epoch !== null && epoch !== this.#epoch;
       this.#epoch = epoch;
-      this.#asked = (this.#entries.at(-1)?.position ?? after) < head;
+      if (other) this.#forget();
+      else this.#take(changes);
+      this.#asked = other || (this.#entries.at(-1)?.position ?? after) < head;
     }
   }
 
@@ -65,7 +67,8 @@ export class Log {
   #entry(change) {
     const entry = element("li", {}, element("span", { className: "position", text: `#${change.position}` }));
     entry.append(dot(change.device, change.counter, this.nameOf));
-    entry.append(element("time", { text: clock(change.at), title: "When it was edited, by the device’s clock" }));
+    const when = "When it was edited, by the device’s clock";
+    entry.append(element("time", { text: clock(change.at), title: when }));
     entry.append(operations(change, this.#titles));
     entry.append(this.#seen(change));
     if (change.conflicts.length) {
@@ -99,8 +102,8 @@ function spans(positions) {
     if (last?.[1] === position - 1) last[1] = position;
     else found.push([position, position]);
   }
-  const named = found.slice(0, UNSEEN_MAX).map(([from, to]) => (from === to ? `#${from}` : `#${from} to #${to}`));
-  return named.join(", ") + (found.length > UNSEEN_MAX ? ", …" : "");
+  const named = found.map(([from, to]) => (from === to ? `#${from}` : `#${from} to #${to}`));
+  return named.slice(0, UNSEEN_MAX).join(", ") + (named.length > UNSEEN_MAX ? ", …" : "");
 }
 
 export function seenUpTo({ cursor }, has) {
@@ -110,7 +113,8 @@ export function seenUpTo({ cursor }, has) {
 // The name of a change for ever: its device and its counter.
 export function dot(device, counter, nameOf) {
   const name = nameOf(device);
-  const made = element("span", { className: "dot", text: `${name}·${counter}`, title: `The dot (${device}, ${counter})` });
+  const title = `The dot (${device}, ${counter})`;
+  const made = element("span", { className: "dot", text: `${name}·${counter}`, title });
   made.dataset.device = name;
   return made;
 }

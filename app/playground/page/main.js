@@ -24,7 +24,8 @@ async function begin() {
     addEventListener(name, () => panes.forEach((pane) => pane.line.wanted && pane.line.retry()));
   }
   await bringText(panes);
-  if (navigator.serviceWorker) await keepPage().catch((error) => console.warn("The page is not kept:", error));
+  if (!navigator.serviceWorker) return;
+  await keepPage().catch((error) => console.warn("The page is not kept:", error));
 }
 
 // Read again whenever a device has moved on, and when one is back.
@@ -112,5 +113,6 @@ async function alone(run) {
 }
 
 alone(begin).catch((error) => {
-  fail(`This browser can’t run the demo: ${error.message}. It needs IndexedDB and local storage, which private windows may lack.`);
+  const wants = "It needs IndexedDB and local storage, which private windows may lack.";
+  fail(`This browser can’t run the demo: ${error.message} ${wants}`);
 });

@@ -6,6 +6,7 @@ import { List } from "./list.js";
 import { dot, operations, seenUpTo, titlesOf } from "./log.js";
 import { Text } from "./text.js";
 
+const DETAIL_MAX = 200;
 const STATUS = {
   offline: "Offline",
   connecting: "Connecting …",
@@ -61,7 +62,8 @@ export class Pane {
   #changes(selector, changes, title) {
     const box = this.#find(selector);
     box.hidden = !changes.length;
-    box.querySelector("summary").textContent = title(changes.length === 1 ? "1 change" : `${changes.length} changes`);
+    const count = changes.length === 1 ? "1 change" : `${changes.length} changes`;
+    box.querySelector("summary").textContent = title(count);
     const titles = titlesOf(this.device.view);
     box.querySelector("ol").replaceChildren(...changes.map((change) => this.#change(change, titles)));
   }
@@ -69,8 +71,10 @@ export class Pane {
   #change(change, titles) {
     const mark = dot(this.device.id ?? this.name, change.counter, () => this.name);
     const shown = element("li", {}, mark, operations(change, titles));
-    if (change.context) shown.append(element("p", { className: "seen", text: seenUpTo(change.context, "has") }));
-    if (change.error) shown.append(element("p", { className: "badge", text: `${change.error.code}: ${brief(change.error.detail ?? "", 200)}` }));
+    const { context, error } = change;
+    if (context) shown.append(element("p", { className: "seen", text: seenUpTo(context, "has") }));
+    const why = error && `${error.code}: ${brief(error.detail ?? "", DETAIL_MAX)}`;
+    if (error) shown.append(element("p", { className: "badge", text: why }));
     return shown;
   }
 
@@ -126,6 +130,7 @@ export class Pane {
 
 function told({ code, message }, status) {
   // Said to nobody who mistyped: the password is the page's own.
-  const what = code === "bad_credentials" ? "This server doesn’t know the page’s account: its data is another’s." : message;
+  const unknown = code === "bad_credentials";
+  const what = unknown ? "This server doesn’t know the page’s account: its data is another’s." : message;
   return status === "stopped" ? `${what} “Start afresh” makes a new account with new devices.` : what;
 }

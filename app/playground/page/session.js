@@ -19,15 +19,18 @@ export async function ask(method, path, { body, token, signal, ms = REQUEST_MS }
   if (token) headers.Authorization = `Bearer ${token}`;
   const signals = [AbortSignal.timeout(ms), ...(signal ? [signal] : [])];
   const request = { method, headers, body: body && JSON.stringify(body), cache: "no-store" };
-  const answer = await fetch(new URL(path, API), { ...request, signal: AbortSignal.any(signals) }).catch((error) => {
-    if (error.name === "TimeoutError") throw new Error("The server did not answer in time.");
-    if (error instanceof TypeError) throw new Error("The server can’t be reached.");
-    throw error;
-  });
+  const asked = fetch(new URL(path, API), { ...request, signal: AbortSignal.any(signals) });
+  const answer = await asked.catch(inWords);
   if (answer.status === 204) return null;
   const read = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Problem(answer.status, read);
   return read;
+}
+
+function inWords(error) {
+  if (error.name === "TimeoutError") throw new Error("The server did not answer in time.");
+  if (error instanceof TypeError) throw new Error("The server can’t be reached.");
+  throw error;
 }
 
 // The visitor's account: made by the ordinary signup, with a random password that only this
