@@ -56,6 +56,21 @@ def states(connection: Connection, now: int) -> dict[str, int]:
     return {state: count for state, count in rows}  # noqa: C416 - rows, not pairs
 
 
+# A minute, 5 minutes, an hour, a day.
+LAG_MS: Final = (60_000, 300_000, 3_600_000, 86_400_000)
+_LAGS: Final = text("""
+    SELECT width_bucket(:now - behind_since, CAST(:bounds AS bigint[])), count(*)
+    FROM device_states WHERE behind > 0 AND behind_since IS NOT NULL GROUP BY 1
+""")
+
+
+def lags(connection: Connection, now: int) -> list[int]:
+    """How many devices are behind for less than each of LAG_MS, and for longer than all."""
+    rows = connection.execute(_LAGS, {"now": now, "bounds": list(LAG_MS)})
+    counts = {int(row[0]): int(row[1]) for row in rows}
+    return [counts.get(bucket, 0) for bucket in range(len(LAG_MS) + 1)]
+
+
 class Minute(NamedTuple):
     """What went through within a minute."""
 

@@ -49,7 +49,8 @@ class HeldBack(Struct, frozen=True):
 
 class Overview(Struct, frozen=True):
     """`states`: devices by state, as the last sweep found them; one may be in several.
-    `oldest_lag`: since when the device that waits longest is behind, ms since 1970.
+    `oldest_lag`: since when the device that waits longest is behind, ms since 1970. `lag`: how
+    many are behind for less than a minute, 5 minutes, an hour, a day, and for longer.
     """
 
     at: int
@@ -62,6 +63,7 @@ class Overview(Struct, frozen=True):
     oldest_lag: int | None
     most_behind: int | None
     states: dict[str, int]
+    lag: list[int]
     traffic: list[MinuteShown]
     largest: list[LargeSpace]
     held_back: list[HeldBack]
@@ -96,6 +98,7 @@ def figures(connection: Connection, now: int) -> Overview:
         now,
         *overview.counts(connection),
         overview.states(connection, now),
+        overview.lags(connection, now),
         [MinuteShown(*row) for row in overview.traffic(connection, now - TRAFFIC_MS)],
         [LargeSpace(*row) for row in overview.largest(connection)],
         [HeldBack(*row) for row in overview.holders(connection)],

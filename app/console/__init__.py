@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.console import devices, entry, errors, overview
+from app.console import acts, desks, devices, entry, errors, overview, spaces
 from app.console.door import blueprint
 from app.console.words import FILTERS
 
 # Importing them is what adds their routes.
-PARTS = (entry, overview, devices, errors)
+PARTS = (entry, overview, devices, spaces, desks, acts, errors)
 
 
 def install(app: Flask) -> None:

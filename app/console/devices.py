@@ -85,7 +85,6 @@ def show_device(device: UUID) -> Response:
         device=shown.device,
         spaces=shown.spaces,
         names=names,
-        has_spaces=False,
         findings=found,
         timeline=events,
     )

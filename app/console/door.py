@@ -7,7 +7,6 @@ from typing import Any, Final, TypeVar
 from flask import (
     Blueprint,
     Response,
-    current_app,
     g,
     make_response,
     redirect,
@@ -30,6 +29,8 @@ blueprint = Blueprint(
 OPEN: Final = frozenset({"console.log_in", "console.static"})
 # Reasons and repaired changes are small; Flask would take any size.
 FORM_BYTES_MAX: Final = 2**20
+# What an action adds to the address that it leads to, for the page to say.
+NOTES: Final = frozenset({"done", "position", "audit"})
 # (endpoint, name, the least role) of what stands in the masthead.
 SECTIONS: Final = (
     ("overview", "Overview", "support"),
@@ -72,11 +73,7 @@ def agent() -> Agent:
 def page(template: str, status: int = 200, **values: Any) -> Response:
     """The template `console/<template>.html` as an answer."""
     who: Agent | None = g.get("agent")
-    sections = [
-        (endpoint, name)
-        for endpoint, name, least in SECTIONS
-        if who and who.may(least) and f"console.{endpoint}" in current_app.view_functions
-    ]
+    sections = [(endpoint, name) for endpoint, name, least in SECTIONS if who and who.may(least)]
     values |= {"agent": who, "sections": sections}
     made = make_response(render_template(f"console/{template}.html", **values), status)
     return compressed(made)
@@ -87,7 +84,7 @@ def asked_for(shape: Shape[T], **more: str) -> T:
 
     Raises BadRequest("bad_parameter").
     """
-    given = {name: value for name, value in request.args.items() if value}
+    given = {name: value for name, value in request.args.items() if value and name not in NOTES}
     return load(shape, {**given, **more}, "bad_parameter")
 
 

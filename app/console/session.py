@@ -17,7 +17,8 @@ from uuid import UUID
 
 from flask import Response, request
 
-from app.auth import ROLES
+from app.admin.writing import replica_of
+from app.auth import ROLES, Principal
 from app.runtime import runtime
 from storage import consoles
 from storage.accounts import User
@@ -41,6 +42,11 @@ class Agent:
     email: str
     role: str
     csrf: str
+
+    @property
+    def principal(self) -> Principal:
+        """As the functions behind the API know the agent: by the replica that writes for them."""
+        return Principal(self.user_id, replica_of(self.user_id), self.role)
 
     def may(self, least: str) -> bool:
         """Whether the role has the rights of that one of ROLES."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from flask import request
 from markupsafe import Markup
+from msgspec import UNSET
 
+from app.admin.sight import ValueShown
+from app.console.door import NOTES
 from app.runtime import runtime
 
 # (ms, singular), the largest first.
@@ -30,6 +35,28 @@ STATES: Final = {
     "conflicts": "conflicts",
     "clock_off": "clock off",
     "revoked": "revoked",
+}
+ACTIONS: Final = {
+    "open_values": "opened values",
+    "settle": "settled a conflict",
+    "restore": "restored a record",
+    "replay": "replayed a change",
+    "discard": "discarded a change",
+    "reset": "asked for a reset",
+    "revoke": "revoked a device",
+    "compact": "compacted a space",
+    "export": "exported a user's data",
+    "erase": "erased a user",
+}
+DONE: Final = {
+    "settle": "The conflict is settled: all devices converge on it.",
+    "restore": "The record is restored: all devices converge on it.",
+    "replay": "The change is replayed: its device reads of it in its outcomes.",
+    "discard": "The change is discarded; it stays kept as it is.",
+    "reset": "The device is asked to reset: it will with its next pull.",
+    "revoke": "The device is revoked: it is out with its next request.",
+    "compact": "The space is compacted.",
+    "erase": "The user is erased.",
 }
 EVENTS: Final = {
     "pushed": "pushed",
@@ -120,10 +147,38 @@ def page_of(link: str) -> str:
     return link.removeprefix("/v1")
 
 
+def said(args: Mapping[str, str]) -> str:
+    """What was just done, by the address that an action leads to; "": nothing."""
+    sentence = DONE.get(args.get("done", ""), "")
+    position, number = args.get("position", ""), args.get("audit", "")
+    if sentence and re.fullmatch(r"[0-9]{1,19}", position):
+        sentence += f" It is change {position} of the log."
+    if sentence and re.fullmatch(r"[0-9]{1,19}", number):
+        sentence += f" Number {number} in the audit trail."
+    return sentence
+
+
 def next_page(token: str) -> str:
     """This page's address with the list going on there."""
-    asked = {**request.args.to_dict(), "page": token}
+    kept = {name: value for name, value in request.args.items() if name not in NOTES}
+    asked = {**kept, "page": token}
     return f"{request.script_root}{request.path}?{urlencode(asked)}"
+
+
+def value(shown: Any) -> Markup:
+    """A value as the agent may see it: itself, or its type, its size and its hash."""
+    if not isinstance(shown, ValueShown):
+        return Markup("<code>{}</code>").format(as_json(shown))
+    if shown.value is UNSET:
+        return Markup('<span class="unopened">{}, {} <code>{}</code></span>').format(
+            shown.type, size(shown.bytes), shown.hash
+        )
+    return Markup('<code class="value">{}</code>').format(as_json(shown.value))
+
+
+def as_json(given: Any) -> str:
+    """The value as JSON text."""
+    return msgspec.json.encode(given).decode()
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
@@ -136,7 +191,11 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "clock": clock,
     "titled": titled,
     "page_of": page_of,
+    "value": value,
+    "as_json": as_json,
     "next_page": next_page,
+    "said": said,
     "state_word": lambda state: STATES.get(state, state),
+    "action_word": lambda action: ACTIONS.get(action, titled(action)),
     "event_word": lambda kind: EVENTS.get(kind, titled(kind)),
 }

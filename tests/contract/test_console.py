@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -89,6 +94,21 @@ def desk(client: FlaskClient, engine: Engine) -> Desk:
 
 
 @pytest.fixture
+def another(settings: Settings) -> Iterator[Callable[..., FlaskClient]]:
+    """A client of an app like this one, but with other settings."""
+    made: list[Flask] = []
+
+    def make(**changed: object) -> FlaskClient:
+        made.append(create_app(dataclasses.replace(settings, **changed)))
+        return made[-1].test_client()
+
+    yield make
+    for app in made:
+        app.extensions[EXTENSION].recorder.stop()
+        app.extensions[EXTENSION].engine.dispose()
+
+
+@pytest.fixture
 def runtime(app: Flask) -> Runtime:
     found: Runtime = app.extensions[EXTENSION]
     return found
@@ -133,17 +153,13 @@ def test_a_wrong_password_says_so_and_opens_nothing(client: FlaskClient, engine:
 
 
 def test_guesses_have_to_wait_as_with_any_login(
-    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    another: Callable[..., FlaskClient], engine: Engine
 ) -> None:
-    import dataclasses
-
-    app = create_app(dataclasses.replace(settings, rate_limits=True))
-    desk = Desk(app.test_client(), engine)
+    desk = Desk(another(rate_limits=True), engine)
     answers = [desk.log_in("guess") for _ in range(12)]
     assert [answers[0].status_code, answers[-1].status_code] == [401, 429]
     assert int(answers[-1].headers["Retry-After"]) > 0
     assert desk.log_in().status_code == 429
-    app.extensions[EXTENSION].engine.dispose()
 
 
 def test_users_are_told_that_they_have_no_part_in_it(client: FlaskClient) -> None:
@@ -390,3 +406,293 @@ def test_a_path_is_the_consoles_own_or_it_is_not_taken(app: Flask) -> None:
             assert own_path(path) == path
         for path in ("", "/", "/adminx", "http:/admin", "/admin/a\nb", "/admin/\u2028"):
             assert own_path(path) == "/admin"
+
+
+# Logs, records, desks -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def admin(client: FlaskClient, engine: Engine) -> Desk:
+    made = Desk(client.application.test_client(), engine, "admin")
+    assert made.log_in().status_code == 303
+    return made
+
+
+@dataclass
+class Trouble:
+    """A user's space with a conflict, a deleted record and a change put aside."""
+
+    a: Phone
+    b: Phone
+    space: str
+
+    def path(self, part: str = "") -> str:
+        return f"/admin/spaces/{self.space}{part}"
+
+    def item(self) -> str:
+        return f"/admin/quarantine/{self.space}/{self.b.device}/2"
+
+    def pages(self) -> list[str]:
+        record = self.path(f"/record?{urlencode({'collection': 'tasks', 'id': MARKUP})}")
+        return [
+            self.path(),
+            self.path("/log"),
+            record,
+            f"{record}&at=1",
+            f"/admin/conflicts?space={self.space}",
+            f"/admin/conflicts/settled?space={self.space}",
+            f"/admin/quarantine?space={self.space}",
+            self.item(),
+            f"/admin/devices/{self.b.device}",
+        ]
+
+    def shown(self) -> list[Any]:
+        """What both devices show of the record, once they have pulled."""
+        return [one.pull_all()["tasks", MARKUP]["fields"].get("title") for one in (self.a, self.b)]
+
+
+SECRET_VALUE = "Milk that nobody may read <b>"
+
+
+@pytest.fixture
+def trouble(client: FlaskClient) -> Trouble:
+    a = phone(client, name=MARKUP)
+    b = phone(client, a.email, name="Second")
+    a.sync(a.change(put(MARKUP, new=True, title=SECRET_VALUE, **{MARKUP: MARKUP})))
+    b.sync()
+    b.sync()
+    a.sync(a.change(put(MARKUP, title="Oat")), a.change(put("gone", new=True, title=SECRET_VALUE)))
+    wrong = {"op": "increment", "collection": "tasks", "id": MARKUP, "field": "title", "by": 1}
+    b.sync(b.change(put(MARKUP, title="Soy")), b.change(wrong, put(MARKUP, note=SECRET_VALUE)))
+    a.sync(a.change({"op": "delete", "collection": "tasks", "id": "gone"}))
+    return Trouble(a, b, a.get("/v1/spaces").json["spaces"][0]["id"])
+
+
+def settle_form(desk: Desk, trouble: Trouble) -> dict[str, str]:
+    """The hidden fields of the settle form, with the side of the phone `a`."""
+    shown = desk.see(f"/admin/conflicts?space={trouble.space}")
+    dot = re.search(rf'name="sibling" value="({trouble.a.device}:\d+)"', shown.text)
+    assert dot is not None
+    return {**Page(shown).hidden, "sibling": dot[1]}
+
+
+def test_every_page_of_a_space_keeps_the_policy_and_shows_markup_as_text(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    for path in trouble.pages():
+        for answer in (desk.see(path), admin.see(path)):
+            page = Page(answer)
+            assert page.forbidden == [], path
+            assert len(page.ids) == len(set(page.ids)), path
+            assert "<script>alert" not in answer.text
+            assert "<img" not in answer.text
+
+
+def test_values_stay_hidden_until_one_who_may_opens_them_for_a_reason(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    value = "Milk that nobody may read"
+    for path in trouble.pages():
+        assert value not in desk.see(path).text + admin.see(f"{path}").text, path
+    log = trouble.path("/log")
+    assert desk.post(log, reason="I am curious").status_code == 403
+    assert admin.post(log, reason=" ").status_code == 400
+    assert value not in admin.see(f"{log}?values=true&reason=x").text
+    opened = admin.post(log, reason="The customer asked")
+    assert f"{value} &lt;b&gt;" in opened.text
+    assert "data-live" not in opened.text
+    trail = admin.see(f"/admin/audit?subject={trouble.space}").text
+    assert "opened values" in trail
+    assert "The customer asked" in trail
+    assert trail.count('class="why') == 1
+
+
+def test_the_support_role_opens_values_where_the_setting_allows_it(
+    another: Callable[..., FlaskClient], engine: Engine, trouble: Trouble
+) -> None:
+    desk = Desk(another(support_sees_values=True), engine)
+    desk.log_in()
+    assert "Open values" in desk.see(trouble.item()).text
+    opened = desk.post(trouble.item(), reason="The customer asked")
+    assert "Milk that nobody may read" in opened.text
+
+
+def test_a_conflict_is_settled_with_one_click_and_all_devices_converge(
+    desk: Desk, trouble: Trouble
+) -> None:
+    form = settle_form(desk, trouble)
+    path = trouble.path("/settle")
+    answer = desk.client.post(path, data={**form, "reason": "Agreed on the phone"})
+    assert answer.status_code == 303
+    assert "The conflict is settled" in desk.see(answer.headers["Location"]).text
+    trouble.a.sync()
+    trouble.b.sync()
+    assert trouble.shown() == ["Oat", "Oat"]
+    assert "Nothing is in conflict." in desk.see(f"/admin/conflicts?space={trouble.space}").text
+    settled = desk.see(f"/admin/conflicts/settled?space={trouble.space}").text
+    assert "&lt;script&gt;" in settled
+
+
+def test_of_two_agents_who_settle_the_same_conflict_the_second_is_told_so(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    forms = [settle_form(one, trouble) for one in (desk, admin)]
+    path, reason = trouble.path("/settle"), {"reason": "Agreed"}
+    answers = [
+        one.client.post(path, data={**form, **reason})
+        for one, form in zip((desk, admin), forms, strict=True)
+    ]
+    assert [answer.status_code for answer in answers] == [303, 409]
+
+
+def test_a_conflict_is_settled_on_a_value_that_neither_wrote(desk: Desk, trouble: Trouble) -> None:
+    form = settle_form(desk, trouble)
+    del form["sibling"]
+    for bad in ("", "{", "NaN", '"a', "[" * 5_000):
+        data = {**form, "reason": "x", "value": bad}
+        assert desk.client.post(trouble.path("/settle"), data=data).status_code == 400, bad
+    data = {**form, "reason": "x", "value": '"Rice"'}
+    assert desk.client.post(trouble.path("/settle"), data=data).status_code == 303
+    assert trouble.shown() == ["Rice", "Rice"]
+
+
+def test_a_change_put_aside_is_repaired_and_replayed_once(desk: Desk, trouble: Trouble) -> None:
+    shown = desk.see(trouble.item())
+    assert "the field is a register, the operation is for a counter" in shown.text
+    again = desk.post(f"{trouble.item()}/replay", reason="As it is")
+    assert again.status_code == 422
+    done = desk.post(f"{trouble.item()}/replay", reason="Without the vote", drop="0")
+    assert done.status_code == 303
+    assert "is replayed" in desk.see(done.headers["Location"]).text
+    assert desk.post(f"{trouble.item()}/replay", reason="Twice", drop="0").status_code == 409
+    fields = trouble.b.pull_all()["tasks", MARKUP]["fields"]
+    assert fields["note"] == SECRET_VALUE
+
+
+def test_a_change_put_aside_is_replayed_with_operations_written_anew(
+    desk: Desk, trouble: Trouble
+) -> None:
+    path = f"{trouble.item()}/replay"
+    for bad in ("{", "3", '[{"op": "nonsense"}]', "[1]"):
+        assert desk.post(path, reason="x", ops=bad).status_code in {400, 422}, bad
+    ops = json.dumps([put(MARKUP, note="Tea")])
+    assert desk.post(path, reason="x", ops=ops).status_code == 303
+    assert trouble.b.pull_all()["tasks", MARKUP]["fields"]["note"] == "Tea"
+
+
+def test_what_only_admins_may_is_refused_and_not_offered_to_others(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    device = f"/admin/devices/{trouble.b.device}"
+    for path in (f"{device}/revoke", f"{trouble.item()}/discard", trouble.path("/compact")):
+        assert desk.post(path, reason="x").status_code == 403
+    assert desk.see("/admin/audit", 403)
+    for path, word in ((device, "Revoke it"), (trouble.item(), "Discard it")):
+        assert word not in desk.see(path).text
+        assert word in admin.see(path).text
+    assert ">Audit<" not in desk.see("/admin").text
+    assert admin.post(f"{trouble.item()}/discard", reason="Of no use").status_code == 303
+    assert admin.post(f"{device}/revoke", reason="Lost").status_code == 303
+    assert trouble.b.get("/v1/devices").status_code == 401
+    assert admin.post(trouble.path("/compact"), reason="Tidy").status_code == 303
+    trail = admin.see("/admin/audit").text
+    assert re.findall(r"“(\w[\w ]+)”", trail)[:3] == ["Tidy", "Lost", "Of no use"]
+
+
+def test_no_action_without_a_reason(desk: Desk, trouble: Trouble) -> None:
+    form = settle_form(desk, trouble)
+    for path, fields in (
+        (trouble.path("/settle"), form),
+        (f"{trouble.item()}/replay", {"drop": "0"}),
+        (f"/admin/devices/{trouble.b.device}/reset", {}),
+    ):
+        for reason in ("", "   ", "a" * 2_000, "\0"):
+            assert desk.post(path, **{**fields, "reason": reason}).status_code == 400
+    assert len(desk.agent.see("/quarantine", space=trouble.space)["quarantine"]) == 1
+
+
+def test_forms_with_nonsense_are_told_so_on_a_page(desk: Desk, trouble: Trouble) -> None:
+    form = {**settle_form(desk, trouble), "reason": "x"}
+    for name, value in (
+        ("seen", "x"), ("seen", "9" * 40), ("seen", "-1"), ("sibling", "x:1"), ("sibling", ":"),
+        ("sibling", f"{trouble.a.device}:"), ("sibling", f"{uuid4()}:1"), ("field", "\0"),
+        ("collection", "a" * 5_000), ("id", "nothing"), ("field", "nothing"),
+        ("back", "//x.example"),
+    ):  # fmt: skip
+        answer = desk.client.post(trouble.path("/settle"), data={**form, name: value})
+        if name == "back":
+            assert answer.headers["Location"].startswith("/admin?done=settle")
+        elif (name, value) != ("seen", "9" * 40):
+            assert answer.status_code in {400, 404}, (name, value)
+            assert 'role="alert"' in answer.text
+    for drop in ("x", "-1", "99", "9" * 40):
+        answer = desk.post(f"{trouble.item()}/replay", reason="x", drop=drop)
+        assert answer.status_code == 400
+
+
+def test_a_deleted_record_comes_back_as_it_was(desk: Desk, trouble: Trouble) -> None:
+    record = trouble.path("/record?collection=tasks&id=gone")
+    shown = desk.see(record).text
+    assert "It is deleted" in shown
+    position = re.findall(r"at=(\d+)", shown)[-1]
+    form = Page(desk.see(f"{record}&at={position}")).hidden
+    assert (form["position"], form["id"]) == (position, "gone")
+    done = desk.client.post(trouble.path("/restore"), data={**form, "reason": "By mistake"})
+    assert done.status_code == 303
+    trouble.b.sync()
+    assert trouble.b.pull_all()["tasks", "gone"]["fields"] == {"title": SECRET_VALUE}
+
+
+def test_a_device_is_asked_to_reset_and_the_page_says_so(desk: Desk, trouble: Trouble) -> None:
+    path = f"/admin/devices/{trouble.b.device}"
+    done = desk.post(f"{path}/reset", reason="Its copy looks wrong")
+    assert "asked to reset" in desk.see(done.headers["Location"]).text
+    assert "Support asked the device to reset, and it has not done so yet." in desk.see(path).text
+    trouble.b.sync()
+    trouble.b.sync()
+    assert "has not done so yet" not in desk.see(path).text
+
+
+def test_logs_and_histories_go_on_page_by_page_and_end(desk: Desk, trouble: Trouble) -> None:
+    for path in (trouble.path("/log?limit=2"), f"{trouble.pages()[2]}&limit=1"):
+        seen: list[str] = []
+        following: str | None = path
+        while following:
+            shown = desk.see(following).text
+            seen += re.findall(r'id="change-(\d+)"', shown)
+            found = re.search(r'href="([^"]+)" rel="next"', shown)
+            following = found[1].replace("&amp;", "&") if found else None
+        assert seen == sorted(seen, key=int, reverse=True)
+        assert len(seen) == len(set(seen)) >= 3
+    assert "Nothing stands before that." in desk.see(trouble.path("/log?before=1")).text
+
+
+def test_what_was_just_done_is_told_in_the_consoles_own_words_only(desk: Desk) -> None:
+    for query in ("done=<script>", "done=settle&position=<b>&audit=<b>", "done=settle&position=١٢"):
+        shown = desk.see(f"/admin/devices?{query}").text
+        assert "<b>" not in shown.split("<main")[1].split("<h1")[0]
+        assert "١٢" not in shown
+
+
+def test_the_causal_history_is_a_picture_with_the_fork_in_it(desk: Desk, trouble: Trouble) -> None:
+    shown = desk.see(trouble.pages()[2]).text
+    picture = shown[shown.index("<figure") : shown.index("</figure>")]
+    assert picture.count('class="node') == 3
+    assert picture.count('class="node met"') == 1
+    assert picture.count('class="seen"') == 2
+    assert picture.count('class="unseen"') == 1
+
+
+def test_where_nothing_is_there_the_page_says_so(desk: Desk, trouble: Trouble) -> None:
+    nowhere = uuid4()
+    for path in (
+        f"/admin/spaces/{nowhere}",
+        f"/admin/spaces/{nowhere}/log",
+        f"/admin/spaces/{nowhere}/record?collection=a&id=b",
+        trouble.path("/record?collection=a&id=b"),
+        f"/admin/quarantine/{nowhere}/{nowhere}/1",
+    ):
+        desk.see(path, 404)
+    assert "No change is put aside." in desk.see(f"/admin/quarantine?space={nowhere}").text
+    assert "Nothing is in conflict." in desk.see(f"/admin/conflicts?space={nowhere}").text
+    assert desk.see(trouble.path("/record"), 400)

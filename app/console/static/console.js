@@ -43,7 +43,9 @@ function tell(text, link) {
 function busy(region) {
   const focus = document.activeElement;
   const typing = region.contains(focus) && focus.matches("input, select, textarea, summary");
-  return typing || region.querySelector("details[open]") || !getSelection().isCollapsed;
+  const inputs = [...region.querySelectorAll("input, textarea")];
+  const begun = inputs.some((input) => input.value !== input.defaultValue);
+  return typing || begun || region.querySelector("details[open]") || !getSelection().isCollapsed;
 }
 
 function show(fresh) {
@@ -90,6 +92,17 @@ if (regions.length) {
   }
   plan();
 }
+
+// A step that is a form on this page comes with the form open --------------------------------------
+
+function unfold() {
+  const named = location.hash && document.getElementById(location.hash.slice(1));
+  if (!(named instanceof HTMLDetailsElement)) return;
+  named.open = true;
+  named.querySelector("input:not([type=hidden])")?.focus();
+}
+addEventListener("hashchange", unfold);
+unfold();
 
 // Finding as one types -------------------------------------------------------------------------
 
