@@ -107,7 +107,7 @@ def test_a_circle_within_one_update_waits_too() -> None:
 @pytest.mark.parametrize(
     "update",
     [
-        # 100,000 clients of a letter; one client of 200,000 letters; 200,000 deletions.
+        # Clients with a letter each; one client with as many letters as fit; deletions.
         uint(100_000)
         + b"".join(b"\1" + uint(n + 1) + b"\0\4\1\0\1x" for n in range(100_000))
         + b"\0",
