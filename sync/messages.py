@@ -101,6 +101,27 @@ def _kind(source: Source) -> str:
     return found
 
 
+class About(Struct, frozen=True):
+    """What a message that can't be taken was about, as far as it can be told."""
+
+    ref: int | str | None = None
+    space: str | None = None
+
+
+_ABOUT: Final = {
+    "json": msgspec.json.Decoder(About).decode,
+    "msgpack": msgspec.msgpack.Decoder(About).decode,
+}
+
+
+def about(source: Source) -> About:
+    """For the error that answers it."""
+    try:
+        return _ABOUT[source.format](source.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return About()
+
+
 def _read_small(tree: dict[str, Any], kind: str, limits: Limits) -> Message:
     try:
         made = msgspec.convert(tree, _SMALL[kind])

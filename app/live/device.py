@@ -22,7 +22,15 @@ from storage.engine import one_statement
 from storage.sql import Cursor, cursor
 from sync import session as live
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
-from sync.messages import SMALL_BYTES, Asked, Present, Pushed, error_message, read_message
+from sync.messages import (
+    SMALL_BYTES,
+    Asked,
+    Present,
+    Pushed,
+    about,
+    error_message,
+    read_message,
+)
 from sync.requests import PushMessage, Source
 from sync.session import Session, step
 
@@ -63,7 +71,13 @@ class Device(Peer):
             raise BadRequest("malformed_body", "Text and binary frames must not be mixed.")
         body = Body(data.encode() if isinstance(data, str) else data, format_)
         source = Source(body.data, format_, lambda: parse_tree(body), Doubled)
-        self._happen(read_message(source, self._hub.runtime.limits))
+        try:
+            message = read_message(source, self._hub.runtime.limits)
+        except SyncError as error:
+            named = about(source)
+            self._refuse(error, named.ref, named.space)
+        else:
+            self._happen(message)
 
     @override
     def drained(self, socket: Socket) -> None:

@@ -106,6 +106,14 @@ def test_what_is_no_message_is_told_so_and_closed(
     assert socket_.closed().code == (4401 if code == "token_invalid" else 4400)
 
 
+def test_an_error_carries_the_ref_of_what_could_not_be_taken(server: LiveServer, a: Phone) -> None:
+    socket_ = greeted(server, a)
+    socket_.send({"type": "push", "ref": 7, "space": "me", "changes": {}})
+    error = socket_.until("error")
+    assert (error["code"], error["ref"], error["space"]) == ("malformed_request", 7, "me")
+    assert socket_.closed() == Closed(4400, "malformed_request")
+
+
 def test_text_where_binary_is_due_and_the_reverse(server: LiveServer, a: Phone) -> None:
     text, binary = greeted(server, a), greeted(server, a, packed=True)
     text.send_data(msgpack.packb({"type": "ping"}))
