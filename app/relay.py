@@ -34,6 +34,10 @@ RETRY_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 2.0
 # Spaces to look at in one statement.
 LOOK_AT_ONCE: Final = 5_000
+# Every worker beats: who does not even hear itself for so long has lost the channel.
+BEAT: Final = "beat"
+BEAT_SECONDS: Final = 5.0
+DEAF_SECONDS: Final = 20.0
 SPACE: Final = "space"
 
 # With the worker's name, the key and the value.
@@ -69,8 +73,13 @@ class Relay:
 
     def start(self) -> None:
         """Send and listen, each in a thread of its own (a greenlet, in gevent's worker)."""
-        for task in (self._send, self._listen):
+        for task in (self._send, self._listen, self._beat):
             threading.Thread(target=task, daemon=True, name=f"relay{task.__name__}").start()
+
+    def _beat(self) -> None:
+        while True:
+            self.post(BEAT, "", None)
+            time.sleep(BEAT_SECONDS)
 
     def _send(self) -> None:
         while True:
@@ -98,9 +107,13 @@ class Relay:
         next(arriving)
         for look in self._returned:
             look()
+        heard_at = time.monotonic()
         for payload in arriving:
             if payload:
+                heard_at = time.monotonic()
                 self._take(payload)
+            elif time.monotonic() - heard_at > DEAF_SECONDS:
+                raise ChannelDown("nothing comes")
 
     def _take(self, payload: str) -> None:
         try:

@@ -24,6 +24,10 @@ PAYLOAD_BYTES_MAX: Final = 7_900
 SILENCE_SECONDS: Final = 1.0
 
 
+# Redis answers within a millisecond, or is gone.
+SEND_SECONDS: Final = 5.0
+
+
 class ChannelDown(Exception):
     """The hints of the moment are lost. Remedy: look yourself, and try the channel again."""
 
@@ -98,7 +102,10 @@ class RedisChannel:
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_keepalive=True
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=SEND_SECONDS,
+            socket_keepalive=True,
         )
 
     def send(self, payloads: Sequence[str]) -> None:

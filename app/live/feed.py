@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 READERS: Final = 4
 RETRY_SECONDS: Final = 1.0
 # Deltas kept for those that come to the same cursor a little later.
-CACHE_BYTES_MAX: Final = 16 * 2**20
+KEPT_BYTES_MAX: Final = 16 * 2**20
+# What an entry takes beside its message.
+ENTRY_BYTES: Final = 2**10
 # So many get theirs, and then others have their turn.
 SENT_PER_TURN: Final = 256
 
@@ -133,10 +135,14 @@ class Feed:
 
     def _keep(self, wanted: Wanted, found: Found) -> None:
         self._kept[wanted] = found
-        self._kept_bytes += len(found.message or b"")
-        while self._kept_bytes > CACHE_BYTES_MAX:
+        self._kept_bytes += _size(found)
+        while self._kept_bytes > KEPT_BYTES_MAX:
             _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= len(dropped.message or b"")
+            self._kept_bytes -= _size(dropped)
+
+
+def _size(found: Found) -> int:
+    return ENTRY_BYTES + len(found.message or b"")
 
 
 def _found(wanted: Wanted, answer: SpaceAnswer, resets: dict[str, int]) -> Found:

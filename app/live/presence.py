@@ -15,17 +15,15 @@ from uuid import UUID
 
 import gevent
 
-from app.relay import Relay
+from app.relay import BEAT_SECONDS, Relay
 
 FLUSH_SECONDS: Final = 0.05
 SHOWN_MAX: Final = 200
-BEAT_SECONDS: Final = 5.0
 # A worker that has said nothing for so long is gone, with all its devices.
 SILENT_SECONDS: Final = 16.0
 SENT_PER_TURN: Final = 128
 PRESENCE: Final = "presence"
 ASK: Final = "ask"
-BEAT: Final = "beat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +71,14 @@ class Presences:
         self._relay = relay
         relay.on(PRESENCE, self._arrived)
         relay.on(ASK, lambda _worker, space, _value: self._tell_all(UUID(space)))
-        relay.on(BEAT, lambda *_beat: None)
         relay.on_return(self._ask_all)
-        gevent.spawn(self._beat)
+        gevent.spawn(self._mourn)
 
     def show(self, space: UUID, key: str, device: str, state: dict[str, Any] | None) -> None:
         """A device of this worker shows itself; None: it does not any more."""
         if state is None and key not in self._shown.get(space, {}):
             return
         self._put(space, key, Shown(device, state))
-        if self._relay is not None:
-            self._relay.post(PRESENCE, f"{space} {key}", [device, state])
 
     def others(self, space: UUID, key: str) -> Iterator[Shown]:
         """What the others in the space show; SHOWN_MAX of them at most."""
@@ -105,8 +100,11 @@ class Presences:
 
     def _tell_all(self, space: UUID) -> None:
         for key, shown in self._shown.get(space, {}).items():
-            if shown.worker is None and self._relay is not None:
-                self._relay.post(PRESENCE, f"{space} {key}", [shown.device, shown.state])
+            self._post(space, key, shown)
+
+    def _post(self, space: UUID, key: str, shown: Shown) -> None:
+        if shown.worker is None and self._relay is not None:
+            self._relay.post(PRESENCE, f"{space} {key}", [shown.device, shown.state])
 
     def _arrived(self, worker: str, about: str, value: Any) -> None:
         name, key = about.split(" ", 1)
@@ -135,6 +133,7 @@ class Presences:
         changed, self._changed = self._changed, {}
         sent = 0
         for (space, key), shown in changed.items():
+            self._post(space, key, shown)
             written: dict[tuple[str, str], bytes] = {}
             for viewer, name in self._audience.viewers(space):
                 if viewer.key != key:
@@ -143,10 +142,9 @@ class Presences:
                     if sent % SENT_PER_TURN == 0:
                         gevent.sleep(0)
 
-    def _beat(self) -> None:
-        while self._relay is not None:
+    def _mourn(self) -> None:
+        while True:
             gevent.sleep(BEAT_SECONDS)
-            self._relay.post(BEAT, "", None)
             self._drop_silent(time.monotonic() - SILENT_SECONDS)
 
     def _drop_silent(self, heard_after: float) -> None:
