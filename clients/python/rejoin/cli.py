@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import rejoin
+from rejoin import doctor as doctors
 from rejoin.errors import RejoinError
 from rejoin.loop import Progress
 from rejoin.report import Conflict, when
@@ -72,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
     command("sync", _sync, "push what is pending, pull what is new")
     live = command("live", _live, "stay connected; print changes as they are made and as they come")
     live.add_argument("--seconds", type=float, help="end by itself after so long")
+    doctor = command("doctor", _doctor, "which ways to the server work here, and what is between")
+    doctor.add_argument(
+        "--idle", type=float, default=doctors.IDLE_S, help="seconds to keep connections idle"
+    )
     command("status", _status, "what is pending and what went wrong, in words")
     command("conflicts", _conflicts, "cells with concurrent values; a plain UPDATE settles one")
     log = command("log", _log, "this device's own changes and what became of them")
@@ -170,6 +175,15 @@ def _live(asked: argparse.Namespace) -> int:
         if live.state == "stopped":
             raise RejoinError(live.words)
     return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    bad = False
+    with rejoin.open(asked.file) as db:
+        for finding in doctors.examine(db, asked.idle):
+            print(finding, flush=True)
+            bad |= finding.mark == "bad"
+    return 1 if bad else 0
 
 
 def _row_said(db: rejoin.Database, row: RowChange) -> str:

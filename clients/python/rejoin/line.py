@@ -14,9 +14,10 @@ from contextlib import ExitStack
 from threading import Thread
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.http11 import Response
 from websockets.sync.client import ClientConnection, connect
 
-from rejoin.answers import as_object
+from rejoin.answers import Problem, as_object, read_problem
 from rejoin.bell import Bell, Stopping
 from rejoin.errors import RejoinError
 from rejoin.transport import AGENT
@@ -50,10 +51,20 @@ class Ended(Exception):
 class NoSocket(Exception):
     """There was no handshake. `status`: HTTP's, None where nothing (or no HTTP) answered."""
 
-    def __init__(self, words: str, status: int | None = None, retry_after_s: float = 0.0) -> None:
+    def __init__(self, words: str, response: Response | None = None) -> None:
         super().__init__(words)
-        self.status = status
-        self.retry_after_s = retry_after_s
+        headers = response.headers if response else {}
+        asked = headers.get("Retry-After", "")
+        self.status = response.status_code if response else None
+        self.retry_after_s = float(asked) if asked.isdigit() else 0.0
+        self.problem = _problem(response.body if response else b"")
+
+
+def _problem(body: bytes | bytearray | None) -> Problem:
+    try:
+        return read_problem(parse(bytes(body or b"")))
+    except (ValueError, RecursionError):
+        return Problem("", "")
 
 
 def address(server: str) -> str:
@@ -62,8 +73,8 @@ def address(server: str) -> str:
     return "ws" + base.removeprefix("http") + PATH if base.startswith("http") else base + PATH
 
 
-def dial(server: str, token: str | None) -> ClientConnection:
-    """A handshake. Raises NoSocket, Unreachable as OSError.
+def dial(server: str, token: str | None, *, pings: bool = True) -> ClientConnection:
+    """A handshake. Raises NoSocket, and OSError where nobody answers.
 
     Like the rest of the device it takes no proxy from the environment.
     """
@@ -74,18 +85,16 @@ def dial(server: str, token: str | None) -> ClientConnection:
             user_agent_header=AGENT,
             proxy=None,
             open_timeout=CONNECT_TIMEOUT_S,
-            ping_interval=PING_EVERY_S,
+            ping_interval=PING_EVERY_S if pings else None,
             ping_timeout=PING_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MESSAGE_BYTES_MAX,
             max_queue=QUEUE_MAX,
         )
     except InvalidStatus as error:
-        asked = error.response.headers.get("Retry-After", "")
         raise NoSocket(
             f"the server answered the websocket handshake with HTTP {error.response.status_code}",
-            error.response.status_code,
-            float(asked) if asked.isdigit() else 0.0,
+            error.response,
         ) from error
     except (InvalidHandshake, EOFError) as error:
         words = str(error) or type(error).__name__

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import rejoin
+from rejoin.live import STOP_WAIT_S
 from rejoin_testing.device import TASK_KINDS, TASKS
 from rejoin_testing.ears import Ears, go_live
 from rejoin_testing.fake_server import SPACE, Answer, FakeServer
@@ -269,6 +271,12 @@ def test_a_network_that_strips_upgrades_is_polled_instead(
     live = a.live(ears.on_change)
     assert live.wait_until("polling", timeout_s=10), live.words
     assert port.wait_for(lambda: port.polls > 0)
+    start = time.monotonic()
+    live.stop()  # does not wait for the poll
+    assert time.monotonic() - start < STOP_WAIT_S
+    live = a.live(ears.on_change)
+    assert live.wait_until("polling", timeout_s=10), live.words
+    assert port.wait_for(lambda: port.polls > 1)
     port.write(put("t1", title="by poll"))
     assert ears.heard("t1", by_others=True)
     a.execute("INSERT INTO tasks (id) VALUES ('t2')")
