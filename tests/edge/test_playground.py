@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from app import create_app, playground
 from app.settings import ROOT, Settings
+from storage.engine import make_engine
+from storage.upkeep import start_next_epoch
 from tests.conftest import LiveServer, ServerStarter
 
 PATIENCE_SECONDS = 30
@@ -241,6 +246,22 @@ def play(visitor: Visitor, chance: random.Random, acts: Sequence[str], steps: in
         switch = visitor.pane(name).node.get_by_role("switch")
         if switch.get_attribute("aria-checked") == "true":
             switch.click()
+
+
+@contextmanager
+def copied(server: str, database: str) -> Iterator[str]:
+    """A copy of a database that nobody uses, as a backup is."""
+    name = make_url(database).database
+    engine = make_engine(server, 1, statement_timeout_ms=0).execution_options(
+        isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}_backup TEMPLATE {name}"))
+    url = make_url(database).set(database=f"{name}_backup")
+    yield url.render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name}_backup WITH (FORCE)"))
+    engine.dispose()
 
 
 def without_sockets(visitor: Visitor) -> None:
@@ -629,8 +650,8 @@ def test_where_no_account_is_to_be_had_the_page_says_so_and_keeps_what_is_done(
     visitor.come()
     phone = visitor.pane("Phone")
     phone.add("Milk")
-    for text in ("takes no new accounts", "too_many_attempts"):
-        expect(phone.node.locator(".trouble")).to_contain_text(text)
+    for words in ("takes no new accounts", "too_many_attempts"):
+        expect(phone.node.locator(".trouble")).to_contain_text(words)
         del refusals[0]
     visitor.in_step(1)
     assert visitor.pane("Laptop").shown() == phone.shown() == [("Milk", False, "0", [])]
@@ -658,6 +679,40 @@ def test_a_pane_whose_storage_is_an_old_copy_stops_rather_than_double_its_counte
     expect(phone.status).to_have_text("Stopped, 1 to send")
     expect(phone.node.locator(".trouble")).to_contain_text("Start afresh")
     assert [row[0] for row in visitor.pane("Laptop").shown()] == ["Milk", "Bread"]
+
+
+@WANTS_CHROMIUM
+def test_panes_go_on_from_what_a_backup_had_when_the_server_was_restored(
+    browser: Browser, start_server: ServerStarter, postgres_server: str
+) -> None:
+    first = start_server()
+    visitor = Visitor(browser, first.url)
+    visitor.come()
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
+    phone.add("Milk")
+    visitor.in_step(1)
+    first.stop()
+    with copied(postgres_server, first.database_url) as backup:
+        place = {"PORT": first.url.rpartition(":")[2]}
+        second = start_server(first.database_url, **place)
+        phone.add("lost")
+        laptop.vote("Milk")
+        visitor.in_step(3)
+        second.stop()
+        engine = make_engine(backup, 1)
+        with engine.begin() as connection:
+            start_next_epoch(connection, 1)
+        engine.dispose()
+        third = start_server(backup, **place)
+        phone.tag("Milk", "kept")
+        expect(visitor.page.locator(".log li")).to_have_count(2)
+        expect(phone.items).to_have_count(1)
+        visitor.in_step(2)
+        assert phone.shown() == laptop.shown() == [("Milk", False, "0", ["kept"])]
+        one, other = visitor.stored()
+        assert one == other
+        visitor.context.close()
+        third.stop()
 
 
 @WANTS_CHROMIUM
