@@ -59,14 +59,21 @@ IN_STEP = """(least) => {
     panes.every(({ online, unsettled, cursor }) =>
       online === "true" && unsettled === "0" && Number(cursor) >= least);
 }"""
-# What a pane knows of itself, read, or put back as it was.
-STATE = """async ([name, old]) => {
+# All that a device's database holds: read, or put back as it was.
+STORE = """async ([name, old]) => {
   const done = (asked) => new Promise((resolve) => {
     asked.onsuccess = () => resolve(asked.result);
   });
   const database = await done(indexedDB.open(`rejoin.demo.${name}`));
-  const state = database.transaction("state", "readwrite").objectStore("state");
-  const found = await done(old ? state.put(old, "device") : state.get("device"));
+  const stores = database.transaction(["state", "records", "outbox"], "readwrite");
+  const found = {};
+  for (const store of ["state", "records", "outbox"].map((each) => stores.objectStore(each))) {
+    found[store.name] = await done(store.getAll());
+    if (old) await done(store.clear());
+    for (const value of old?.[store.name] ?? []) {
+      await done(store.put(value, ...(store.keyPath === null ? ["device"] : [])));
+    }
+  }
   database.close();
   return found;
 }"""
@@ -659,26 +666,36 @@ def test_where_no_account_is_to_be_had_the_page_says_so_and_keeps_what_is_done(
 
 
 @WANTS_CHROMIUM
-def test_a_pane_whose_storage_is_an_old_copy_stops_rather_than_double_its_counters(
+def test_a_pane_whose_storage_is_an_old_copy_takes_a_new_id_and_both_lines_survive(
     visitor: Visitor,
 ) -> None:
-    phone = visitor.pane("Phone")
+    phone, laptop = visitor.pane("Phone"), visitor.pane("Laptop")
     phone.add("Milk")
     visitor.in_step(1)
     phone.flip()
-    # As after a backup of the browser's profile was put back: the database of a moment ago.
-    old = visitor.page.evaluate(STATE, ["Phone", None])
+    phone.vote("Milk")
+    # As after a backup of the browser's profile was put back: the database of this moment, in
+    # which the vote waits.
+    old = visitor.page.evaluate(STORE, ["Phone", None])
     phone.flip()
     phone.add("Bread")
-    visitor.in_step(2)
+    visitor.in_step(3)
     phone.flip()
-    visitor.page.evaluate(STATE, ["Phone", old])
+    visitor.page.evaluate(STORE, ["Phone", old])
     visitor.page.reload()
+    expect(phone.status).to_have_text("Offline, 1 to send")
+    phone.rename("Milk", "Oat milk")
     phone.add("Tea")
     phone.flip()
-    expect(phone.status).to_have_text("Stopped, 1 to send")
-    expect(phone.node.locator(".trouble")).to_contain_text("Start afresh")
-    assert [row[0] for row in visitor.pane("Laptop").shown()] == ["Milk", "Bread"]
+    visitor.in_step(5)
+    assert phone.shown() == laptop.shown()
+    assert [row[0] for row in phone.shown()] == ["Oat milk", "Bread", "Tea"]
+    assert phone.shown()[0][2] == "1"
+    expect(visitor.page.locator(".conflict")).to_have_count(0)
+    dots = visitor.page.locator(".log .dot")
+    expect(dots).to_have_text(["Phone·2", "Phone·1", "Phone·3", "Phone·2", "Phone·1"])
+    one, other = visitor.stored()
+    assert one == other
 
 
 @WANTS_CHROMIUM

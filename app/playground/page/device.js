@@ -2,9 +2,10 @@
 // Promises: an edit stands in this browser's storage before anything is sent; a change that was
 // sent is never altered; a context is taken when the edit is made; a transfer is applied whole.
 
+import { renumbered, unknown } from "./fork.js";
 import { plain } from "./live.js";
 import { absorbed, done, keyOf } from "./records.js";
-import { Session } from "./session.js";
+import { Session, ask } from "./session.js";
 
 const SPACE = "me";
 // Of a push. More wait for the next one.
@@ -16,7 +17,9 @@ const REFUSED_KEPT = 20;
 const TYPED_CHARS_MAX = 200_000;
 // The updates of a document that are kept one by one, before they are merged.
 const UPDATES_MAX = 32;
-const FRESH = { cursor: 0, epoch: null, counter: 0, session: {}, refused: [] };
+// `seen`: what this device had seen before it got a new id, until its first whole transfer; `former`:
+// the ids that it had.
+const FRESH = { cursor: 0, epoch: null, counter: 0, session: {}, refused: [], seen: null, former: [] };
 
 export class Device extends EventTarget {
   #state;
@@ -49,6 +52,11 @@ export class Device extends EventTarget {
     return this.session.device;
   }
 
+  // Whether the id is this device's, or was.
+  is(id) {
+    return id === this.id || this.#state.former.includes(id);
+  }
+
   // What no server has acknowledged.
   get pending() {
     return this.#outbox.filter((change) => !change.accepted);
@@ -76,8 +84,8 @@ export class Device extends EventTarget {
 
   // What this device has seen: taken when somebody begins to edit.
   context() {
-    const { epoch, cursor } = this.#state;
-    return epoch === null ? { cursor } : { epoch, cursor };
+    const { epoch, cursor, seen } = this.#state;
+    return seen ?? (epoch === null ? { cursor } : { epoch, cursor });
   }
 
   // One local transaction: a change, kept before it is shown.
@@ -117,8 +125,48 @@ export class Device extends EventTarget {
   async #round(signal) {
     signal.throwIfAborted();
     const sent = await this.#sealed(this.#outbox.slice(0, CHANGES_MAX));
-    await this.#apply(sent, await this.#transfer(sent, signal));
+    try {
+      await this.#apply(sent, await this.#transfer(sent, signal));
+    } catch (error) {
+      if (error.code !== "device_fork") throw error;
+      await this.#register(signal);
+      return true;
+    }
     return this.pending.length > 0;
+  }
+
+  // Under a new id: the server has got changes under this one that are not this device's.
+  async #register(signal) {
+    const old = this.id;
+    const answer = await this.session.replacement();
+    // Nothing more can come under the old id: what the log has now is all.
+    const logged = await this.#logged(answer.access_token, signal);
+    const rest = unknown(this.#outbox, logged, old);
+    const done = (rest[0]?.counter ?? this.#state.counter + 1) - 1;
+    const own = done > 0 ? { [old]: done } : {};
+    const seen = this.context();
+    const state = {
+      ...this.#state,
+      session: this.session.use(answer),
+      former: [...this.#state.former, old],
+      counter: rest.length,
+      cursor: 0,
+      seen: { ...seen, clock: { ...seen.clock, ...own } },
+    };
+    await this.#kept({ state, sent: this.#outbox, outbox: renumbered(rest, own) });
+  }
+
+  // The log after this device's cursor.
+  async #logged(token, signal) {
+    const found = [];
+    let after = this.#state.cursor;
+    for (let i = 0; i < PAGES_MAX; i += 1) {
+      const { head, changes } = await ask("GET", logPath(after), { token, signal });
+      found.push(...changes);
+      after = changes.at(-1)?.position ?? head;
+      if (after >= head) break;
+    }
+    return found;
   }
 
   // Where this device stands, as a hello says it.
@@ -164,9 +212,8 @@ export class Device extends EventTarget {
     await this.session.request("GET", `spaces/${SPACE}/pull?${query}`, options);
   }
 
-  async log(after, signal) {
-    const query = new URLSearchParams({ after });
-    return this.session.request("GET", `spaces/${SPACE}/log?${query}`, { signal });
+  log(after) {
+    return this.session.request("GET", logPath(after));
   }
 
   async #sealed(changes) {
@@ -241,7 +288,7 @@ export class Device extends EventTarget {
   }
 
   #moved({ state = this.#state, epoch, cursor, ...rest }) {
-    return this.#kept({ state: { ...state, epoch, cursor }, ...rest });
+    return this.#kept({ state: { ...state, epoch, cursor, seen: null }, ...rest });
   }
 
   #folded(record) {
@@ -258,8 +305,8 @@ export class Device extends EventTarget {
     const put = [...after.values()].filter((record) => afresh || before.get(keyOf(record)) !== record);
     const gone = [...before.values()].filter((record) => !after.has(keyOf(record)));
     const left = new Map(this.#outbox.map((change) => [change.counter, change]));
-    for (const change of outbox) left.set(change.counter, change);
     for (const change of sent) left.delete(change.counter);
+    for (const change of outbox) left.set(change.counter, change);
     this.#records = after;
     this.#outbox = [...left.values()].sort((one, other) => one.counter - other.counter);
     this.#view = null;
@@ -282,6 +329,8 @@ export class Device extends EventTarget {
     await writing;
   }
 }
+
+const logPath = (after) => `spaces/${SPACE}/log?${new URLSearchParams({ after })}`;
 
 // Those with an error, and those without.
 function parted(changes, errors) {

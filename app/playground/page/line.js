@@ -9,7 +9,7 @@ const BACKOFF_MS_MAX = 15_000;
 // Where no socket goes through, it is tried again so much later.
 const SOCKET_AGAIN_MS = 60_000;
 // Only the visitor can mend these: trying again would change nothing.
-const FINAL = new Set(["bad_credentials", "device_fork", "device_revoked"]);
+const FINAL = new Set(["bad_credentials", "device_revoked"]);
 
 export class Line extends EventTarget {
   #ending = null;

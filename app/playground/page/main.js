@@ -14,7 +14,7 @@ async function begin() {
   const account = new Account();
   const stores = await Promise.all(NAMES.map((name) => openStore(storeOf(name))));
   const devices = await Promise.all(NAMES.map((name, i) => Device.open(name, stores[i], account)));
-  const nameOf = (id) => devices.find((device) => device.id === id)?.name ?? "Another";
+  const nameOf = (id) => devices.find((device) => device.is(id))?.name ?? "Another";
   const panes = devices.map((device) => new Pane(device.name, device, nameOf));
   document.getElementById("panes").append(...panes.map(({ node }) => node));
   document.getElementById("main").hidden = false;

@@ -116,6 +116,12 @@ export class Session {
     return this.#renewing;
   }
 
+  // A new registration in place of this one, whose id was used twice. It takes effect by `use`,
+  // together with all that goes with the new id.
+  replacement() {
+    return this.#ask({ replaces: this.kept.device_id });
+  }
+
   async #renew() {
     const { refresh_token } = this.kept;
     if (refresh_token) {
@@ -129,18 +135,25 @@ export class Session {
   }
 
   async #login() {
+    const { device_id } = this.kept;
+    return this.#take(await this.#ask({}, device_id ? { device_id } : {}));
+  }
+
+  async #ask(described, known = {}) {
     const { email, password } = await this.account.credentials();
-    const device = { name: this.name, platform: "browser", app_version: "1" };
-    const known = this.kept.device_id ? { device_id: this.kept.device_id } : {};
-    const body = { email, password, device, ...known };
-    return this.#take(await ask("POST", "auth/login", { body }));
+    const device = { name: this.name, platform: "browser", app_version: "1", ...described };
+    return ask("POST", "auth/login", { body: { email, password, device, ...known } });
   }
 
   async #take(answer) {
-    const { access_token, refresh_token, device_id } = answer;
-    this.kept = { device_id, refresh_token };
-    await this.keep(this.kept);
+    await this.keep(this.use(answer));
+    return answer.access_token;
+  }
+
+  // From here on the login is this one; the caller stores what it returns.
+  use({ access_token, refresh_token, device_id }) {
     this.#access = access_token;
-    return access_token;
+    this.kept = { device_id, refresh_token };
+    return this.kept;
   }
 }
