@@ -35,6 +35,9 @@ from sync.session import Found, Missed
 log = logging.getLogger(__name__)
 
 READERS: Final = 4
+# Of these, so many at most read what is long: a thousand devices that come back after a restart
+# must not keep a change of now from those who wait for it.
+LONG_READERS: Final = 2
 RETRY_SECONDS: Final = 1.0
 # Deltas kept for those that come to the same cursor a little later.
 KEPT_BYTES_MAX: Final = 16 * 2**20
@@ -69,30 +72,36 @@ def encoded(message: object, format_: Format) -> str | bytes:
     return msgspec.json.encode(message).decode()
 
 
+_Queue = OrderedDict[Wanted, tuple[Principal, list[Listener]]]
+
+
 class Feed:
     """The reads of a worker."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._waiting: OrderedDict[Wanted, tuple[Principal, list[Listener]]] = OrderedDict()
-        self._readers = 0
+        # What is read next, by whether it is long.
+        self._waiting: dict[bool, _Queue] = {False: OrderedDict(), True: OrderedDict()}
+        self._readers = {False: 0, True: 0}
         self._kept: OrderedDict[Wanted, Found] = OrderedDict()
         self._kept_bytes = 0
 
     def want(self, wanted: Wanted, who: Principal, listener: Listener) -> None:
         """Call the listener with what was found, soon."""
-        self._waiting.setdefault(wanted, (who, []))[1].append(listener)
-        if self._readers < READERS:
-            self._readers += 1
-            gevent.spawn(self._read_all)
+        long = wanted.page is not None or wanted.cursor == 0
+        self._waiting[long].setdefault(wanted, (who, []))[1].append(listener)
+        if self._readers[long] < (LONG_READERS if long else READERS - LONG_READERS):
+            self._readers[long] += 1
+            gevent.spawn(self._read_all, long)
 
-    def _read_all(self) -> None:
+    def _read_all(self, long: bool) -> None:
+        waiting = self._waiting[long]
         try:
-            while self._waiting:
-                wanted, (who, listeners) = self._waiting.popitem(last=False)
+            while waiting:
+                wanted, (who, listeners) = waiting.popitem(last=False)
                 self._deliver(self._found(wanted, who), listeners)
         finally:
-            self._readers -= 1
+            self._readers[long] -= 1
 
     def _deliver(self, found: Found | Missed, listeners: list[Listener]) -> None:
         if isinstance(found, Missed) and not found.anew:
