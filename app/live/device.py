@@ -20,8 +20,9 @@ from app.trees import Body, Doubled, parse_tree
 from storage import notify
 from storage.engine import one_statement
 from storage.sql import Cursor, cursor
-from sync import session as live
+from sync import events as live
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
+from sync.events import Session
 from sync.messages import (
     SMALL_BYTES,
     Asked,
@@ -32,7 +33,7 @@ from sync.messages import (
     read_message,
 )
 from sync.requests import PushMessage, Source
-from sync.session import Session, step
+from sync.session import step
 
 # Before the token is known, a message is no larger than a hello.
 STRANGERS_BYTES: Final = SMALL_BYTES

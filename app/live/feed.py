@@ -28,9 +28,9 @@ from storage.engine import one_moment
 from storage.sql import cursor
 from sync.answers import SpaceAnswer
 from sync.errors import NotFound, SyncError
+from sync.events import Found, Missed
 from sync.messages import Delta
 from sync.requests import Pull
-from sync.session import Found, Missed
 
 log = logging.getLogger(__name__)
 

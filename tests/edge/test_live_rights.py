@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,13 +33,6 @@ def each_worker(server: LiveServer, phone: Phone, *spaces: str) -> list[Websocke
     for socket in made:
         assert "error" not in str(socket.hello(*spaces)["spaces"])
     return made
-
-
-@pytest.fixture
-def quickly() -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < 60
 
 
 def _soon(ended: Callable[[], Any]) -> Any:

@@ -56,7 +56,24 @@ class Copy:
             self.records.setdefault(key, {}).update(record["fields"])
 
 
-def _write(phone: Phone, number: int) -> None:
+class Progress:
+    """How many changes are committed, for readers that come in between."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.changed = threading.Condition()
+
+    def note(self) -> None:
+        with self.changed:
+            self.count += 1
+            self.changed.notify_all()
+
+    def reach(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.count >= count, PATIENCE_SECONDS)
+
+
+def _write(phone: Phone, number: int, progress: Progress) -> None:
     random = Random(number)
     for _ in range(CHANGES):
         id_ = f"r{random.randrange(12)}"
@@ -73,14 +90,15 @@ def _write(phone: Phone, number: int) -> None:
             "/v1/spaces/me/push", {"counter": phone.counter + 1, "changes": [phone.change(op)]}
         )
         assert answer.status_code == 200, answer.text
+        progress.note()
 
 
-def _follow(server: LiveServer, phone: Phone, late: float, head: Callable[[], int]) -> Copy:
-    threading.Event().wait(late)
+def _follow(server: LiveServer, phone: Phone, progress: Progress, after: int) -> Copy:
+    progress.reach(after)
     socket = Websocket(server.url, token=phone.token)
     copy = Copy()
     socket.hello("me")
-    while copy.cursor < head():
+    while copy.cursor < WRITERS * CHANGES:
         copy.take(socket.until("delta", PATIENCE_SECONDS))
     socket.close()
     return copy
@@ -91,13 +109,12 @@ def test_who_comes_while_others_write_misses_nothing_and_gets_nothing_twice(
 ) -> None:
     first = phone_at(server.url)
     writers = [phone_at(server.url, first.email) for _ in range(WRITERS)]
+    progress = Progress()
     with ThreadPoolExecutor(WRITERS + READERS) as pool:
-        readers = [
-            pool.submit(_follow, server, first, 0.15 * n, lambda: WRITERS * CHANGES)
-            for n in range(READERS)
-        ]
-        for writing in [pool.submit(_write, w, n) for n, w in enumerate(writers)]:
-            writing.result(PATIENCE_SECONDS)
+        readers = [pool.submit(_follow, server, first, progress, n * 15) for n in range(READERS)]
+        writing = [pool.submit(_write, w, n, progress) for n, w in enumerate(writers)]
+        for one in writing:
+            one.result(PATIENCE_SECONDS)
         copies = [reader.result(PATIENCE_SECONDS) for reader in readers]
     truth = {key: record["fields"] for key, record in first.pull_all().items()}
     for copy in copies:

@@ -10,11 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.errors import Forbidden, NotFound, SyncError
-from sync.messages import Ack, Asked, Hello, Ping, Pong, Presence, Ready, Token, TokenExpiring
-from sync.requests import PushMessage
-from sync.session import (
-    HELLO_MS,
-    WARN_MS,
+from sync.events import (
     Admitted,
     Apply,
     Check,
@@ -37,8 +33,10 @@ from sync.session import (
     ShowOthers,
     Tick,
     Told,
-    step,
 )
+from sync.messages import Ack, Asked, Hello, Ping, Pong, Presence, Ready, Token, TokenExpiring
+from sync.requests import PushMessage
+from sync.session import HELLO_MS, WARN_MS, step
 
 SPACE = "0e2f4a6c-0000-4000-8000-000000000001"
 

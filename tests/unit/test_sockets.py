@@ -16,7 +16,9 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from app.live.sockets import GOING_AWAY, TOO_MUCH, Peer, Rules, Socket, Sockets
+from app.live.peer import Peer, Rules
+from app.live.socket import GOING_AWAY, TOO_MUCH, Socket
+from app.live.sockets import Sockets
 from sync.errors import SyncError, Unavailable
 
 RULES = Rules(message_bytes=1_000, outbox_bytes=300_000, messages_per_second=1, burst=5)
