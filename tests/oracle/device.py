@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.oracle import texts
 from tests.oracle.model import TYPES, Key, Op, canonical
 
 
@@ -17,6 +18,7 @@ from tests.oracle.model import TYPES, Key, Op, canonical
 class Row:
     fields: dict[str, Any] = field(default_factory=dict)
     conflicts: dict[str, Any] = field(default_factory=dict)
+    documents: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 Rows = dict[Key, Row]
@@ -37,6 +39,9 @@ def perform(rows: Rows, op: Op) -> None:
         row.fields |= op.get("fields", {})
         for name in op.get("fields", {}):
             row.conflicts.pop(name, None)
+    elif op["op"] == "edit":
+        update = texts.from_json(op["update"])
+        row.documents[op["field"]] = (*row.documents.get(op["field"], ()), update)
     elif op["op"] == "increment":
         value = row.fields.get(op["field"], 0)
         row.fields[op["field"]] = value + op["by"] if type(value) is int else value
@@ -128,6 +133,15 @@ class Device:
                 if (other["collection"], other["id"]) == (op["collection"], op["id"]):
                     return change if other["op"] == "delete" else None
         return None
+
+    def type(
+        self, now: int, client: int, id_: str, field: str, at: int, word: str, cut: int
+    ) -> None:
+        """Opens the document of a row, types in it, and closes it."""
+        row = self.view().get(("c", id_), Row())
+        update = texts.typed(row.documents.get(field, ()), client, at, word, cut)
+        op = {"op": "edit", "collection": "c", "id": id_, "field": field}
+        self.edit([{**op, "update": texts.to_json(update)}], now)
 
     # Speaking ----------------------------------------------------------------------------------
 
@@ -245,7 +259,17 @@ def _take_record(rows: Rows, record: dict[str, Any]) -> None:
         row.conflicts.pop(name, None)
         if name in conflicts:
             row.conflicts[name] = conflicts[name]
+    for name, update in record.get("documents", {}).items():
+        row.documents[name] = (*row.documents.get(name, ()), texts.from_json(update))
 
 
 def shown(rows: Rows) -> dict[Key, dict[str, Any]]:
-    return {key: {"fields": r.fields, "conflicts": r.conflicts} for key, r in rows.items()}
+    return {
+        key: {"fields": row.fields, "conflicts": row.conflicts, "documents": _texts(row)}
+        for key, row in rows.items()
+    }
+
+
+def _texts(row: Row) -> dict[str, str]:
+    found = {name: texts.text_of(updates) for name, updates in row.documents.items()}
+    return {name: text for name, text in found.items() if text is not None}

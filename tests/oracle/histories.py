@@ -72,6 +72,12 @@ def _edit_with_a_context(
         change["context"]["clock"] = named
 
 
+def _type(world: World, number: int, **given: Any) -> None:
+    """In a document, which takes a client number that nobody else ever has."""
+    world.clients += 1
+    _device(world, number).type(world.now, world.clients, **given)
+
+
 def _set_clock(world: World, number: int, skew_ms: int) -> None:
     _device(world, number).skew_ms = skew_ms
 
@@ -142,6 +148,7 @@ PERFORM: dict[str, Callable[..., None]] = {
     "edit_anything": _edit_anything,
     "edit_as_an_app_does": _edit_as_an_app_does,
     "edit_with_a_context": _edit_with_a_context,
+    "type": _type,
     "set_clock": _set_clock,
     "insert_over_own_deletion": _insert_over_own_deletion,
     "sync": _sync,
@@ -170,6 +177,7 @@ class Chance:
             "edit_with_a_context": 2 * odd,
             "edit_as_an_app_does": 8 if odd < 6 else 4,
             "insert_over_own_deletion": pick([0, 1]),
+            "type": pick([0, 0, 0, 6]),
             "sync": 12,
             "deliver": 1,
             "replay": 1 + 2 * disasters,
@@ -212,6 +220,17 @@ class Chance:
 
     def insert_over_own_deletion(self) -> dict[str, Any]:
         return {"number": self._number(), "op": self._put(), "pull": self._coin()}
+
+    def type(self) -> dict[str, Any]:
+        pick = self.random.choice
+        return {
+            "number": self._number(),
+            "id_": pick(self.ids),
+            "field": pick("ddde"),
+            "at": pick([0, 0, 1, 3, 99]),
+            "word": pick(["a", "bc"]),
+            "cut": pick([0, 0, 1, 3]),
+        }
 
     def sync(self) -> dict[str, Any]:
         pick = self.random.choice

@@ -18,13 +18,21 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.oracle import texts
+
 Dot = tuple[str, int]
 Key = tuple[str, str]
 Op = dict[str, Any]
 Was = tuple[int, dict[str, int]]
 """The head and the counts when a request came in: no context can name what is later."""
 OFFSET_IGNORED_MS = 5_000
-TYPES = {"put": "register", "increment": "counter", "add": "set", "remove": "set"}
+TYPES = {
+    "put": "register",
+    "increment": "counter",
+    "add": "set",
+    "remove": "set",
+    "edit": "document",
+}
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,10 @@ class Model:
         kind = TYPES[writes[0].op["op"]]
         if kind == "register":
             return {"type": kind, "siblings": self._siblings(name, writes, rows)}
+        if kind == "document":
+            # In the order of the log; what depends on missing updates waits, by Yjs' own rules.
+            updates = tuple(texts.from_json(w.op["update"]) for w in writes)
+            return {"type": kind, "text": texts.text_of(updates)}
         left = _standing(writes, rows)
         if kind == "counter":
             total = sum(w.op["by"] for w in left)
@@ -323,9 +335,11 @@ def _elements(writes: list[Written], rows: list[Written]) -> dict[str, set[Dot]]
 
 
 def _shown(fields: dict[str, Any]) -> dict[str, Any]:
-    values, conflicts = {}, {}
+    values, conflicts, documents = {}, {}, {}
     for name, state in fields.items():
-        if state["type"] == "counter" and state["present"]:
+        if state["type"] == "document" and state["text"] is not None:
+            documents[name] = state["text"]
+        elif state["type"] == "counter" and state["present"]:
             values[name] = state["total"]
         elif state["type"] == "set" and state["present"]:
             values[name] = [json.loads(text) for text in sorted(state["elements"])]
@@ -336,7 +350,7 @@ def _shown(fields: dict[str, Any]) -> dict[str, Any]:
                     {"value": value, "device": device, "at": at, "position": position}
                     for device, _, position, at, value in state["siblings"]
                 ]
-    return {"fields": values, "conflicts": conflicts}
+    return {"fields": values, "conflicts": conflicts, "documents": documents}
 
 
 def _key(op: Op) -> Key:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from sync import clock, deltas, plan, records, stored, values
+from sync import clock, deltas, editing, plan, records, stored, values
 from sync.clock import CausalContext, History, Seen, Write
 from sync.deltas import Place
 from sync.fields import Counter, ObservedRemoveSet, Register, Sibling, Step, Tail
@@ -338,6 +338,32 @@ def every_push_is_quiet(*given: Any) -> Merged:
 def a_deletion_forgets_who_lived(life: tuple[Life, ...], seen: Seen) -> tuple[Life, ...]:
     """A sign of life removes the deletions that its author had not seen, and so the reverse."""
     return ()
+
+
+_take_one = editing._take_one
+_documents_wanted = deltas.documents_wanted
+
+
+@_plant(deltas, "documents_wanted", 4)
+def documents_are_in_part_where_a_row_came_back(row: Any, cursor: int) -> Any:
+    """Who dropped the row gets back only what was typed since."""
+    return [
+        one._replace(cursor=cursor)
+        for one in _documents_wanted(row, cursor)
+        if stored.causality_of(row).documents[one.field][0] > cursor
+    ]
+
+
+@_plant(editing, "_take_waiting", 1)
+def updates_that_wait_never_join(held: Any, *rest: Any) -> Any:
+    """An edit that came before what it depends on is never shown."""
+    return held, False
+
+
+@_plant(editing, "_take_one", 4)
+def what_was_freed_stays_where_it_came(held: Any, one: Any, frame: Any, at: int, *rest: Any) -> Any:
+    """Devices whose cursors are past it never get it."""
+    return _take_one(held, one, frame, one.position, *rest)
 
 
 # 5. Clocks do not matter --------------------------------------------------------------------

@@ -15,7 +15,7 @@ import msgspec
 
 from sync import deltas, plan, stored
 from sync.answers import RecordDelta
-from sync.changes import Add, Change, Increment, Key, Put, Remove
+from sync.changes import Add, Change, Edit, Increment, Key, Put, Remove
 from sync.clock import (
     CausalContext,
     DeviceId,
@@ -29,6 +29,8 @@ from sync.clock import (
     close,
 )
 from sync.deltas import PageToken, Place
+from sync.documents import merge
+from sync.editing import FieldKey, Held, Piece, Stored, about_all
 from sync.errors import BadRequest, SyncError
 from sync.fields import Step, Tail
 from sync.limits import Limits
@@ -55,6 +57,7 @@ class Space:
     counters: dict[Replica, int] = field(default_factory=dict)
     decided: dict[tuple[Replica, int], Decided] = field(default_factory=dict)
     epochs: dict[Epoch, EpochStart] = field(default_factory=dict)
+    documents: dict[FieldKey, list[Piece]] = field(default_factory=dict)
     purged: dict[Key, int] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
 
@@ -112,6 +115,10 @@ class Space:
             self.decided[replica, refusal.counter] = Decided(refusal.digest, refusal.error)
         for key, record in made.records.items():
             self.rows[key] = stored.pack(*key, record, self.name)
+        for place, held in made.documents.items():
+            there = [] if held.folded else self.documents.get(place, [])
+            there = [p for p in there if not (p.waits and p.position in held.taken)]
+            self.documents[place] = [*there, *held.pieces]
         self.counters[replica] = made.accepted
         assert made.head == self.head
         return made
@@ -138,7 +145,29 @@ class Space:
             replicas={name: Replica(n) for n, name in enumerate(self.names)},
             tails_of=self.tails_of,
             frozen=device in self.frozen,
+            documents={
+                (op.collection, op.id, op.field): self._held((op.collection, op.id, op.field))
+                for change in request.changes
+                if isinstance(change, Change)
+                for op in change.ops
+                if isinstance(op, Edit)
+            },
+            load=lambda place: merge(self._updates(place, 0)),
         )
+
+    def _held(self, place: FieldKey) -> Held:
+        pieces = self.documents.get(place, [])
+        there = [piece for piece in pieces if not piece.waits]
+        return Held(
+            about=about_all(piece.about for piece in there),
+            position=max((piece.position for piece in there), default=0),
+            size=sum(len(piece.update) for piece in pieces),
+            waiting=tuple(Stored(p.update, p.position) for p in pieces if p.waits),
+        )
+
+    def _updates(self, place: FieldKey, cursor: int) -> list[bytes]:
+        pieces = self.documents.get(place, [])
+        return [p.update for p in pieces if not p.waits and p.position > cursor]
 
     def _replica(self, device: DeviceId) -> Replica:
         if device not in self.names:
@@ -202,13 +231,19 @@ class Space:
         base = 0 if token.reset else request.cursor
         rows = self._rows_after(token.after, token.head if base == 0 else 0)
         limit = request.limit or self.limits.page_records
-        found = [deltas.delta(row, base, self.name, raw=False) for row in rows[:limit]]
+        found = [self._delta(row, base) for row in rows[:limit]]
         if len(rows) <= limit:
             return self._page(found, self.head, reset=token.reset)
         last = rows[limit - 1]
         after = Place(last.position, last.collection, last.id)
         page = deltas.write_token(msgspec.structs.replace(token, after=after))
         return self._page(found, request.cursor, page, reset=token.reset)
+
+    def _delta(self, row: StoredRecord, cursor: int) -> RecordDelta:
+        wanted = deltas.documents_wanted(row, cursor)
+        documents = {one.field: merge(self._updates(one[:3], one.cursor)) for one in wanted}
+        told = deltas.delta(row, cursor, self.name, raw=False)
+        return msgspec.structs.replace(told, documents=documents)
 
     def _rows_after(self, after: Place, skip_deleted: int) -> list[StoredRecord]:
         def place(row: StoredRecord) -> tuple[int, str, str]:
@@ -259,6 +294,7 @@ class Space:
         }
         for key in gone:
             del self.rows[key]
+            self.documents = {p: d for p, d in self.documents.items() if p[:2] != key}
             self.purged[key] = self.head
         return gone
 
@@ -266,4 +302,5 @@ class Space:
         """Everything that a repeated request must leave as it was."""
         log = tuple((r, e.counter, e.position, e.at_corrected, e.digest) for r, e, _ in self.log)
         counted = {r: n for r, n in self.counters.items() if n}
-        return log, tuple(sorted(self.rows.items())), tuple(sorted(counted.items()))
+        documents = tuple((place, *map(tuple, d)) for place, d in sorted(self.documents.items()))
+        return log, tuple(sorted(self.rows.items())), tuple(sorted(counted.items())), documents

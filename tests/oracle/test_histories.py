@@ -82,6 +82,17 @@ class Histories(RuleBasedStateMachine):
     def edit_with_a_context(self, **given: Any) -> None:
         self.do("edit_with_a_context", **given)
 
+    @rule(
+        number=which,
+        id_=ids,
+        field=st.sampled_from("de"),
+        at=st.integers(0, 4),
+        word=st.sampled_from(["a", "bc"]),
+        cut=st.integers(0, 2),
+    )
+    def type(self, **given: Any) -> None:
+        self.do("type", **given)
+
     @rule(number=which, op=rows, pull=st.booleans())
     def insert_over_own_deletion(self, number: int, op: Op, pull: bool) -> None:
         self.do("insert_over_own_deletion", number=number, op=op, pull=pull)

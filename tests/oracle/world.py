@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from sync.fields import Counter, ObservedRemoveSet, Register
+from sync.fields import Counter, Document, ObservedRemoveSet, Register
 from sync.limits import Limits
 from sync.records import Record
 from sync.stored import unpack
@@ -44,6 +44,7 @@ class World:
     sent: list[Sent] = field(default_factory=list)
     backups: list[tuple[Space, Model]] = field(default_factory=list)
     epochs: int = 1
+    clients: int = 0
     ids: list[str] = field(default_factory=lambda: list(IDS))
 
     def join(self, skew_ms: int = 0) -> Device:
@@ -200,6 +201,8 @@ class World:
             ]
         if isinstance(value, Counter):
             return value.total if value.present else None
+        if isinstance(value, Document):
+            return value.shown if value.present else None
         assert isinstance(value, ObservedRemoveSet)
         elements = {
             text: {(self.space.names[w.replica], w.counter) for w in writes}
@@ -235,6 +238,8 @@ def _comparable(record: Any) -> Any:
     for name, state in record["fields"].items():
         if state["type"] == "register":
             fields[name] = [(*s[:4], canonical(s[4])) for s in state["siblings"]]
+        elif state["type"] == "document":
+            fields[name] = state["text"]
         else:
             value = state["total"] if state["type"] == "counter" else state["elements"]
             fields[name] = value if state["present"] else None
