@@ -340,7 +340,6 @@ def a_deletion_forgets_who_lived(life: tuple[Life, ...], seen: Seen) -> tuple[Li
     return ()
 
 
-_take_one = editing._take_one
 _documents_wanted = deltas.documents_wanted
 
 
@@ -358,12 +357,6 @@ def documents_are_in_part_where_a_row_came_back(row: Any, cursor: int) -> Any:
 def updates_that_wait_never_join(held: Any, *rest: Any) -> Any:
     """An edit that came before what it depends on is never shown."""
     return held, False
-
-
-@_plant(editing, "_take_one", 4)
-def what_was_freed_stays_where_it_came(held: Any, one: Any, frame: Any, at: int, *rest: Any) -> Any:
-    """Devices whose cursors are past it never get it."""
-    return _take_one(held, one, frame, one.position, *rest)
 
 
 # 5. Clocks do not matter --------------------------------------------------------------------
