@@ -40,6 +40,7 @@ MEASURES: Final = {
     "fanout": "one change to all the sockets of a space: the last arrival",
     "sockets": "5,000 idle websockets: memory, and HTTP beside them",
     "editing": "a real editing trace, typed by one editor and received by another",
+    "support": "what staff ask of 100,000 devices, and what a timeline costs a push",
     "day": "200 devices that connect, push, drop and come back for a minute",
 }
 # By name only: it takes long, and its figures stand in docs/OPERATIONS.md.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -45,6 +46,30 @@ def _stored(row: Any) -> StoredRecord:
     *key, size, count, data, causality = row
     collection, id_, position, deleted = key
     return StoredRecord(collection, id_, position, deleted, size, count, data.encode(), causality)
+
+
+_SOME: Final = text(f"""
+    SELECT wanted.number, {_RECORD} FROM unnest(
+        CAST(:spaces AS uuid[]), CAST(:collections AS text[]), CAST(:ids AS text[])
+    ) WITH ORDINALITY AS wanted (space, collection, id, number)
+    JOIN records r ON r.space_id = wanted.space AND r.collection = wanted.collection
+        AND r.id = wanted.id
+""")  # noqa: S608 - constants
+
+
+def records_of(
+    connection: Connection, keys: Sequence[tuple[UUID, str, str]]
+) -> list[StoredRecord | None]:
+    """The records of (space, collection, id), None for those that there are not."""
+    values = {
+        "spaces": [key[0] for key in keys],
+        "collections": [key[1] for key in keys],
+        "ids": [key[2] for key in keys],
+    }
+    found: list[StoredRecord | None] = [None] * len(keys)
+    for number, *row in connection.execute(_SOME, values):
+        found[number - 1] = _stored(row)
+    return found
 
 
 class Quarantined(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -164,6 +164,64 @@ def touching(
     """The changes at positions `low` to `high` that touched the record, the newest first."""
     values = {"space": space_id, "low": low, "high": high, "limit": limit, "probe": _probe(key)}
     return [ChangeRow(*row) for row in connection.execute(_TOUCHING, values)]
+
+
+class Stretch(NamedTuple):
+    """A record, and the positions between which its changes are wanted."""
+
+    space: UUID
+    collection: str
+    id: str
+    low: int
+    high: int
+
+
+_STRETCHES: Final = text(f"""
+    SELECT wanted.number, found.* FROM unnest(
+        CAST(:spaces AS uuid[]), CAST(:lows AS bigint[]), CAST(:highs AS bigint[]),
+        CAST(:probes AS jsonb[])
+    ) WITH ORDINALITY AS wanted (space, low, high, probe, number)
+    CROSS JOIN LATERAL (
+        SELECT {_SHOWN} FROM changes c {_WHO}
+        WHERE c.space_id = wanted.space AND c.position BETWEEN wanted.low AND wanted.high
+          AND c.ops @> wanted.probe
+        ORDER BY c.position DESC LIMIT :limit
+    ) AS found
+""")  # noqa: S608 - constants
+
+
+def touching_all(
+    connection: Connection, stretches: Sequence[Stretch], limit: int
+) -> list[list[ChangeRow]]:
+    """As `touching`, for many records in one statement: for each, the newest first."""
+    values: dict[str, Any] = {
+        "spaces": [one.space for one in stretches],
+        "lows": [one.low for one in stretches],
+        "highs": [one.high for one in stretches],
+        "probes": [_probe((one.collection, one.id)) for one in stretches],
+    }
+    made: list[list[ChangeRow]] = [[] for _ in stretches]
+    for number, *row in connection.execute(_STRETCHES, {**values, "limit": limit}):
+        made[number - 1].append(ChangeRow(*row))
+    return made
+
+
+_AUTHORS: Final = text("""
+    SELECT r.space_id, r.number, r.device_id, coalesce(d.name, ''), coalesce(u.email, '')
+    FROM unnest(CAST(:spaces AS uuid[]), CAST(:numbers AS integer[])) AS wanted (space, number)
+    JOIN replicas r ON r.space_id = wanted.space AND r.number = wanted.number
+    LEFT JOIN devices d ON d.id = r.device_id LEFT JOIN users u ON u.id = d.user_id
+""")
+
+
+def authors(
+    connection: Connection, wanted: Collection[tuple[UUID, int]]
+) -> dict[tuple[UUID, int], tuple[str, str, str]]:
+    """{(space, replica): (device, its name, its user's email)}, in one statement."""
+    pairs = list(wanted)
+    values = {"spaces": [pair[0] for pair in pairs], "numbers": [pair[1] for pair in pairs]}
+    rows = connection.execute(_AUTHORS, values)
+    return {(row[0], row[1]): (str(row[2]), row[3], row[4]) for row in rows}
 
 
 def _probe(key: Key) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -40,17 +40,25 @@ UNSEEN_MAX: Final = 200
 Who = Callable[[Replica], Author]
 
 
-def authors(connection: Connection, space: UUID) -> Who:
-    """The authors of a space by replica, read when the first is asked for."""
-    known: dict[int, Author] = {}
+def authors(connection: Connection, space: UUID, replicas: Iterable[int]) -> Who:
+    """The authors of these replicas of a space."""
+    wanted = {(space, int(replica)) for replica in replicas}
+    known = trail.authors(connection, wanted) if wanted else {}
+    return lambda replica: Author(*known[space, int(replica)])
 
-    def who(replica: Replica) -> Author:
-        if not known:
-            for row in trail.replicas(connection, space, 2**31):
-                known[row.number] = Author(str(row.device), row.name, row.email)
-        return known[replica]
 
-    return who
+def writers(made: Record) -> set[int]:
+    """The replicas whose writes a record shows."""
+    registers = [field for field in made.fields.values() if isinstance(field, Register)]
+    return {
+        *(int(life.write.replica) for life in made.life),
+        *(int(one.write.replica) for register in registers for one in register.siblings),
+    }
+
+
+def named(rows: Iterable[ChangeRow]) -> set[int]:
+    """The replicas that the contexts of these changes name."""
+    return {int(replica) for row in rows for replica in row.clock or ()}
 
 
 def record(
@@ -62,7 +70,7 @@ def record(
     made = kept(connection, space, key) if at_position is None else was(connection, space, key, at)
     if made is None:
         raise NotFound("not_found", NO_RECORD)
-    who = authors(connection, space)
+    who = authors(connection, space, writers(made))
     return RecordShown(
         space,
         *key,
@@ -147,10 +155,8 @@ def history(
     following = rows[-1].position if len(rows) == limit else low
     contexts = Contexts(cursor(connection), space)
     seen = {row.position: _seen(row, contexts) for row in rows}
-    changes = [
-        change_shown(row, authors(connection, space), sight, key, _unseen(row, rows, seen))
-        for row in rows
-    ]
+    who = authors(connection, space, named(rows))
+    changes = [change_shown(row, who, sight, key, _unseen(row, rows, seen)) for row in rows]
     return RecordHistory(changes, write_page("history", [following]) if following > 1 else None)
 
 

@@ -67,7 +67,8 @@ def _register(record: Record, name: str) -> Register:
 def _chosen(at: Desk, space_id: UUID, register: Register, choice: Choice) -> Value:
     if choice.sibling is None:
         return choice.value
-    who = records.authors(at.connection, space_id)
+    writers = {int(sibling.write.replica) for sibling in register.siblings}
+    who = records.authors(at.connection, space_id, writers)
     for sibling in register.siblings:
         if (who(sibling.write.replica).device, sibling.write.counter) == choice.sibling:
             return sibling.value
@@ -91,15 +92,15 @@ def restore(
     now = records.kept(at.connection, space_id, key)
     if now is not None and now.position > seen:
         raise Conflict("record_moved", position=now.position)
-    ops = _operations(key, was, now, _names(at, space_id), names)
+    ops = _operations(key, was, now, _names(at, space_id, was), names)
     written = write(at, space, ops, {"epoch": space.epoch, "cursor": min(seen, space.head)})
     before = {"seen": seen, "deleted": now is None or now.deleted}
     after = {"as_at": position, "position": written.position, "operations": len(ops)}
     return Done(note(at, "restore", before, after, space=space_id), shown([written])), written
 
 
-def _names(at: Desk, space_id: UUID) -> Names:
-    who = records.authors(at.connection, space_id)
+def _names(at: Desk, space_id: UUID, was: Record) -> Names:
+    who = records.authors(at.connection, space_id, records.writers(was))
 
     def name(replica: Replica) -> DeviceId:
         return DeviceId(who(replica).device)

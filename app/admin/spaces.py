@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from app.admin.log_answers import Author, MemberShown, ReplicaShown, SpaceLog, SpaceShown
 from app.admin.paging import page_of, read_page
-from app.admin.records import authors, change_shown
+from app.admin.records import authors, change_shown, named
 from app.admin.sight import Sight
 from storage import trail
 from sync.changes import Natural
@@ -51,7 +51,7 @@ def log(
     if following is None and rows and rows[-1].position > 1:
         # The bytes ended the page, not the log.
         _, following = page_of("log", [*rows, rows[-1]], len(rows), lambda row: [row.position])
-    who = authors(connection, id_)
+    who = authors(connection, id_, named(rows))
     return SpaceLog(
         found.epoch, found.head, [change_shown(row, who, sight) for row in shown], following
     )
