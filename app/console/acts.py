@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import chain
 from urllib.parse import urlencode
 from uuid import UUID
 
 from flask import Response, request, url_for
 
-from app.admin import actions, settling
+from app.admin import actions, farewell, settling, users
 from app.admin.actions import Done
 from app.admin.bodies import ReplayBody, ResetBody, RestoreBody, SettleBody
 from app.admin.settling import Choice
 from app.admin.sight import Sight
 from app.console.asking import acting, done, json, number, text
-from app.console.door import blueprint
+from app.console.door import blueprint, page
 from app.console.entry import own_path
+from app.routes.sync import NDJSON
 from app.runtime import runtime
-from app.wire import load
+from app.schemas import email_of
+from app.wire import load, streamed
 from sync.errors import BadRequest
 
 
@@ -124,3 +127,28 @@ def compact_space(space: UUID) -> Response:
         dropped = actions.compact(at, space, before)
     path = url_for("console.show_space", space=space)
     return done(path, "compact", Done(dropped.audit, []))
+
+
+# A user's data --------------------------------------------------------------------------------
+
+
+@blueprint.post("/users/<uuid:user>/export")
+def export_user(user: UUID) -> Response:
+    """As a file: lines of JSON. For admins."""
+    with acting("admin") as at:
+        farewell.noted_export(at, user)
+    stream = runtime().streams.counted(farewell.export(runtime().engine, user))
+    response = streamed(chain([next(stream)], stream), NDJSON)
+    response.headers["Content-Disposition"] = f'attachment; filename="user-{user}.ndjson"'
+    return response
+
+
+@blueprint.post("/users/<uuid:user>/erase")
+def erase_user(user: UUID) -> Response:
+    """Everywhere, where the email was typed as well; shows the counts as proof. For admins."""
+    with acting("admin") as at:
+        email = users.user(at.connection, user).email
+        if email_of(text("email")) != email:
+            raise BadRequest("malformed_request", "That is not this user's email.")
+        made = farewell.erase(at, user)
+    return page("erased", email=email, made=made)

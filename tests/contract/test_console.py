@@ -696,3 +696,38 @@ def test_where_nothing_is_there_the_page_says_so(desk: Desk, trouble: Trouble) -
     assert "No change is put aside." in desk.see(f"/admin/quarantine?space={nowhere}").text
     assert "Nothing is in conflict." in desk.see(f"/admin/conflicts?space={nowhere}").text
     assert desk.see(trouble.path("/record"), 400)
+
+
+# A user's data ------------------------------------------------------------------------------
+
+
+def test_an_admin_takes_a_users_data_along_as_a_file(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    user = admin.agent.see("/devices", id=trouble.a.device)["devices"][0]["user_id"]
+    assert desk.post(f"/admin/users/{user}/export", reason="x").status_code == 403
+    assert admin.post(f"/admin/users/{user}/export", reason="").status_code == 400
+    file = admin.post(f"/admin/users/{user}/export", reason="Asked for by letter")
+    assert file.headers["Content-Disposition"] == f'attachment; filename="user-{user}.ndjson"'
+    kinds = [json.loads(line)["kind"] for line in file.text.splitlines()]
+    assert {"user", "device", "change", "quarantined"} <= set(kinds)
+    assert "exported a user" in admin.see(f"/admin/audit?subject={user}").text
+
+
+def test_an_admin_erases_a_user_who_was_named_and_sees_the_counts(
+    desk: Desk, admin: Desk, trouble: Trouble
+) -> None:
+    user = admin.agent.see("/devices", id=trouble.a.device)["devices"][0]["user_id"]
+    path, reason = f"/admin/users/{user}/erase", {"reason": "Asked for by letter"}
+    assert desk.post(path, email=trouble.a.email, **reason).status_code == 403
+    for email in ("", "x", admin.agent.email):
+        assert admin.post(path, email=email, **reason).status_code == 400
+    own = f"/admin/users/{admin.agent.user_id}"
+    assert "Erase the user" not in admin.see(own).text
+    assert admin.post(f"{own}/erase", email=admin.agent.email, **reason).status_code == 409
+    assert admin.see(f"/admin/users/{user}")
+    done = admin.post(path, email=trouble.a.email.upper(), **reason)
+    assert done.status_code == 200
+    assert re.search(r"<code>changes</code><td class=\"number\">[1-9]", done.text)
+    admin.see(f"/admin/users/{user}", 404)
+    assert trouble.a.get("/v1/devices").status_code == 401
