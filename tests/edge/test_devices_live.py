@@ -8,11 +8,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from rejoin_testing.device import TASK_KINDS, TASKS
 from rejoin_testing.ears import Ears, go_live
+from rejoin_testing.proxy import proxying
 
 import rejoin
 from tests.conftest import LiveServer
@@ -222,3 +224,56 @@ def test_a_restored_phone_and_its_twin_both_keep_what_they_typed(
         b.sync()
         assert body(b) == body(a) == "again shared first"
         assert restored.status().device_id != a.status().device_id
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_live_devices_on_a_network_that_keeps_breaking_end_equal(
+    server: LiveServer, device: Opener, seed: int
+) -> None:
+    chance = Random(seed)
+    devices = [with_notes(device) for _ in range(3)]
+    devices[0].execute("INSERT INTO tasks (id) VALUES ('all')")
+    devices[0].execute("INSERT INTO notes (id) VALUES ('n1')")
+    for db in devices:
+        db.sync()
+    ears = Ears()
+    with proxying(server.url) as proxy:
+        for db in devices:
+            with rejoin.open(db.path, proxy.address):
+                db.live(ears.on_change, on_state=ears.on_state)
+        done = 0
+        letters = 0
+        for step in range(60):
+            db = chance.choice(devices)
+            what = chance.random()
+            if what < 0.3:
+                db.execute("UPDATE tasks SET votes = votes + 1 WHERE id = 'all'")
+                done += 1
+            elif what < 0.6:
+                with db.document("notes", "n1", "body").edit() as text:
+                    text.insert(chance.choice([0, len(text)]), "x")
+                letters += 1
+            elif what < 0.8:
+                db.execute("INSERT INTO tasks (id, title) VALUES (?, ?)", (f"{step}", f"{step}"))
+            elif what < 0.9:
+                proxy.cut()
+            else:
+                ears.heard_more(chance.randrange(4))
+            if step in (20, 40):
+                os.kill(chance.choice(server.worker_pids()), signal.SIGKILL)
+        assert ears.wait(lambda: settled(*devices))
+        assert ears.wait(lambda: len({column(db) for db in devices}) == 1)
+    for db in devices:
+        assert db.execute("SELECT votes FROM tasks WHERE id = 'all'").fetchone() == (done,)
+        assert body(db) == "x" * letters
+        assert db.status().refused == []
+    assert rows(devices[0]) == rows(devices[1]) == rows(devices[2])
+
+
+def test_a_device_revoked_while_it_was_away_learns_it_when_it_comes_back(device: Opener) -> None:
+    a, b = device(), device()
+    b.sync()
+    a.session().send(f"/v1/devices/{b.status().device_id}", "", "DELETE")
+    live = b.live()
+    assert live.wait_until("stopped", timeout_s=20), (live.state, live.words)
+    assert "log in" in live.words

@@ -136,6 +136,7 @@ class Conversation:
         if version == self._version:
             return
         self._version = version
+        self._same_device()
         self._desk.look()
         if self._pragma("schema_version") != self._schema or set(self._live()) != {*self._streams}:
             self._must_sync = True  # a plain sync publishes tables, and pulls new spaces
@@ -163,6 +164,7 @@ class Conversation:
                 raise RejoinError("The live socket and plain sync don't agree; trying anew.")
         if must or self._unserved():
             self._desk.sync()
+        self._same_device()
         self._again_due = time.monotonic() + AGAIN_EVERY_S
         self._schema = self._pragma("schema_version")
         if set(self._live()) != {*self._streams}:
@@ -223,6 +225,11 @@ class Conversation:
         if part.space.discarded is not None:
             members["discarded"] = part.space.discarded
         self._line.send(request.with_changes(members, part.bodies))
+
+    def _same_device(self) -> None:
+        """After a fork, or a login under a new id, this socket speaks for nobody any more."""
+        if (get_meta(self._db, "device_id") or "") != self._device:
+            raise RejoinError("This device has got a new id; connecting anew.")
 
     def _say_token(self) -> None:
         """A plain sync, or another process on the file, may have renewed it."""

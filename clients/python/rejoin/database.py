@@ -435,7 +435,10 @@ class Database:
         changed, `on_presence` gets space, device and state (None: gone), `on_state` the state and
         why. Raises NotLoggedIn.
         """
+        if str(self.path) in ("", ":memory:"):
+            raise RejoinError("live() opens the file once more, and this database is none.")
         self.session().token()
+        self._lives = [one for one in self._lives if one.state != "stopped"]
         made = Live(
             self._again, on_change, on_presence, on_state, self._rand, self._personal(), self._dial
         )

@@ -39,6 +39,10 @@ PIECE_CHARS = 100_000
 EDIT_BYTES_MAX = 1 << 20
 """The protocol's bound for one update."""
 UNNUMBERED = 0
+FOLDED = (
+    "(counter > 0 AND EXISTS (SELECT 1 FROM rejoin_changes AS c WHERE c.space = ?"
+    " AND c.counter = rejoin_documents.counter AND c.folded = 1))"
+)
 OWN = "(SELECT no FROM rejoin_collections WHERE space = ?)"
 
 
@@ -259,23 +263,22 @@ def refused(db: sqlite3.Connection, space: int, counter: int) -> None:
     )
 
 
-def folded(db: sqlite3.Connection, space: int, covered: int) -> None:
-    """The server has own edits up to a counter: they are its own words now."""
+def folded(db: sqlite3.Connection, space: int) -> None:
+    """Own changes were folded: what they wrote is the server's word now."""
     db.execute(
-        f"UPDATE rejoin_documents SET counter = NULL WHERE counter BETWEEN 1 AND ?"
-        f" AND collection IN {OWN}",
-        (covered, space),
+        f"UPDATE rejoin_documents SET counter = NULL WHERE {FOLDED} AND collection IN {OWN}",
+        (space, space),
     )
 
 
-def replaced(db: sqlite3.Connection, space: int, covered: int) -> None:
+def replaced(db: sqlite3.Connection, space: int) -> None:
     """Before a transfer of the whole space: it brings all that the server has."""
     _gone(
         db,
         db.execute(
-            "DELETE FROM rejoin_documents WHERE (counter IS NULL OR counter BETWEEN 1 AND ?)"
+            f"DELETE FROM rejoin_documents WHERE (counter IS NULL OR {FOLDED})"
             f" AND collection IN {OWN}",
-            (covered, space),
+            (space, space),
         ).rowcount,
     )
 

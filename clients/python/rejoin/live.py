@@ -56,7 +56,7 @@ UNAUTHORIZED = 401
 TROUBLE = (RejoinError, sqlite3.OperationalError, OSError)
 """What may be better the next time. A file that is locked for too long is among them."""
 
-TOKEN, REVOKED, FORK, BUSY, BAD_MESSAGE = 4401, 4403, 4409, 1013, 4400
+TOKEN, REVOKED, FORK, BUSY, BAD_MESSAGE, TOO_BIG = 4401, 4403, 4409, 1013, 4400, 1009
 GOING_AWAY = frozenset({1001, 1012, ABNORMAL})
 SPOKEN = frozenset({TOKEN, FORK, BUSY, BAD_MESSAGE})
 """Codes that only our server gives: the websocket works."""
@@ -159,7 +159,8 @@ class Live:
         except Exception as error:
             log.exception("live: the thread ends")
             words = f"{type(error).__name__}: {error}"
-        self.become("stopped", words)
+        finally:
+            self.become("stopped", words)
 
     def become(self, state: State, words: str = "") -> None:
         with self._state_changed:
@@ -297,8 +298,8 @@ class Worker:
             raise Final("This device was revoked; log in again, and it gets a new id.")
         if end.code == TOKEN:
             self.renew()
-        if end.code == FORK:
-            self._plain_first = True
+        if end.code in (FORK, BAD_MESSAGE, TOO_BIG):
+            self._plain_first = True  # it can tell what is wrong, and may mend it
         if end.code in (BUSY, BAD_MESSAGE):
             self._attempt = max(self._attempt, BUSY_ATTEMPT)
         if self._ready_at is None and end.code not in SPOKEN:

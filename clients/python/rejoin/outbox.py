@@ -16,6 +16,7 @@ from typing import cast
 from rejoin import collections, documents
 from rejoin.collections import Collection
 from rejoin.edits import Edit, Op, Seen, moved, net_effect, to_ops
+from rejoin.rows import read_row
 from rejoin.schema import KEY_NAMES, SLOT_NAMES
 from rejoin.values import Json, JsonObject, SqlValue, compact
 
@@ -278,8 +279,6 @@ def _whole_row(
     db: sqlite3.Connection, home: Collection, key: tuple[SqlValue, ...], edit: Edit
 ) -> Edit:
     """The server never took this row's insert: an edit of it sends the row as it stands now."""
-    from rejoin.rows import read_row
-
     row = read_row(db, home, key)
     if row is None:
         return edit

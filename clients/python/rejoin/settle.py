@@ -241,17 +241,17 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
         frame.replica.forget([*staged, *answer.records])
         own = f"state = 'accepted' AND counter BETWEEN {held.start} AND {held.stop - 1}"
         if _all_own(db, no, own, answer):
-            documents.folded(db, no, covered)
+            documents.folded(db, no)
             for op in _ops(db, no, own):
                 frame.replica.fold(op)
         else:
-            documents.replaced(db, no, covered)
+            documents.replaced(db, no)
     else:
         mine = f"state = 'accepted' AND folded = 0 AND counter <= {covered}"
         for op in _ops(db, no, mine):
             frame.replica.fold(op)
         db.execute(f"UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND {mine}", (no,))
-        documents.folded(db, no, covered)
+        documents.folded(db, no)
     for delta in [*staged, *answer.records]:
         frame.replica.take(delta, whole=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))

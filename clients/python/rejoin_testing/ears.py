@@ -50,6 +50,12 @@ class Ears:
                 self.changed.wait(LOOK_S)
             return bool(done)
 
+    def heard_more(self, rows: int) -> bool:
+        """Whether so many rows more were told within a moment: lets others catch up a little."""
+        with self.changed:
+            wanted = len(self.rows) + rows
+            return self.changed.wait_for(lambda: len(self.rows) >= wanted, LOOK_S * 4)
+
     def heard(self, key: str, *, by_others: bool) -> bool:
         return self.wait(
             lambda: any(r.key == (key,) and r.by_others is by_others for r in self.rows)
