@@ -35,7 +35,7 @@ from storage.engine import make_engine
 from storage.upkeep import start_next_epoch
 from tests.conftest import LiveServer, ServerStarter
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 BUNDLE_SECONDS = 120
 CHROMIUM = os.environ.get("REJOIN_TEST_CHROMIUM") or shutil.which("chromium")
 SCREENSHOTS = os.environ.get("REJOIN_TEST_SCREENSHOTS", "")
