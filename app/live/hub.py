@@ -121,8 +121,9 @@ class Hub:
     def arrived(self, device: UUID, member: Member) -> None:
         """The device has said hello on this socket."""
         here = self.devices.setdefault(device, set())
+        before = len(here)
         here.add(member)
-        if len(here) == 1 and self.on_change is not None:
+        if not before and self.on_change is not None:
             gevent.spawn(self.on_change, device, True)
 
     def departed(self, device: UUID, member: Member) -> None:

@@ -56,6 +56,9 @@ def frame(data: str | bytes) -> bytes:
     return bytes(_framing.send_data(data, fin=True))
 
 
+NOBODY: Final = Peer()
+
+
 class Socket:
     """One websocket, on the server's side. Made by `mount`."""
 
@@ -359,3 +362,5 @@ class Socket:
             sync_error(error)
         finally:
             self._sockets.open.discard(self)
+            # Peer and socket hold each other: without this only the collector would free them.
+            self.peer = NOBODY

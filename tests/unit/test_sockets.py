@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket as system
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,10 @@ class Watched(Peer):
         self.drains = 0
         self.ended = False
         self.working: Callable[[], object] = lambda: None
+
+    @override
+    def opened(self, socket: Socket) -> None:
+        self.socket = socket
 
     @override
     def received(self, socket: Socket, data: str | bytes) -> None:
@@ -241,6 +246,22 @@ def test_all_is_accounted_for_when_a_peer_vanishes_in_the_middle() -> None:
     line.drop()
     assert (line.sockets.held, line.sockets.waiting) == (0, 0)
     assert line.peer.ended
+
+
+def test_a_socket_that_has_closed_is_freed_without_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            line = Line()
+            line.send(TextMessage("x"))
+            line.until(lambda line=line: line.peer.got)
+            line.drop()
+            del line
+        gevent.sleep(0)
+        assert [one for one in gc.get_objects() if isinstance(one, Watched | Connection)] == []
+    finally:
+        gc.enable()
 
 
 def test_a_fault_while_a_message_is_worked_on_ends_this_socket_alone(
