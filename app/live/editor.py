@@ -36,6 +36,8 @@ from sync.yprotocol import (
 ANSWERS_AT_ONCE, ANSWERS_PER_SECOND = 20, 2.0
 # Of news about oneself: a pointer that is followed tells some sixty a second.
 PRESENCES_AT_ONCE, PRESENCES_PER_SECOND = 1_000, 200.0
+# The app may not have a fresh token at once.
+WARN_AGAIN_MS: Final = 15_000
 NOTHING_KNOWN: Final = b"\0"
 
 
@@ -79,7 +81,7 @@ class Editor(Member):
         super().__init__(who, rooms.holder(who), may_write=may_write)
         self.key = key
         self._room: Room | None = None
-        self._until, self._warned = until, False
+        self._until, self._warned_at = until, 0
         self._rooms = rooms
         self._answers = Allowance(ANSWERS_AT_ONCE, ANSWERS_PER_SECOND)
         self._presences = Allowance(PRESENCES_AT_ONCE, PRESENCES_PER_SECOND)
@@ -119,15 +121,15 @@ class Editor(Member):
         """A fresh token. Raises `Unauthenticated` where it is another's."""
         if (who.user_id, who.device_id) != (self.who.user_id, self.who.device_id):
             raise Unauthenticated("token_invalid", "The token is another device's.")
-        self._until, self._warned = until, False
+        self._until = until
 
     def look_at_the_time(self) -> None:
         """Every second: an expired token ends this."""
-        left = self._until - self._rooms.now_ms()
-        if left <= 0:
+        now = self._rooms.now_ms()
+        if self._until <= now:
             self.refuse(Unauthenticated("token_expired"))
-        elif left <= WARN_MS and not self._warned:
-            self._warned = True
+        elif self._until - now <= WARN_MS and now - self._warned_at >= WARN_AGAIN_MS:
+            self._warned_at = now
             self.expires_soon()
 
     def expires_soon(self) -> None:

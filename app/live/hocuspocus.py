@@ -14,7 +14,7 @@ from flask import Blueprint
 from typing_extensions import override
 
 from app.auth import Principal, admitted
-from app.live.documents import code_of, rules
+from app.live.documents import SILENCE_SECONDS, code_of, rules
 from app.live.editor import Editor, door
 from app.live.room import Told
 from app.live.rooms import Rooms, rooms
@@ -33,6 +33,7 @@ from sync.yprotocol import (
     addressed,
     read_addressed,
     write_authenticated,
+    write_awareness,
     write_close,
     write_refused,
     write_sync_status,
@@ -110,7 +111,7 @@ class Hocuspocus(Peer):
         self._editors: dict[str, HocuspocusEditor] = {}
         self._refusals = 0
         self._stranger = True
-        self._began = time.monotonic()
+        self._began = self._told_at = time.monotonic()
 
     @override
     def opened(self, socket: Socket) -> None:
@@ -135,6 +136,9 @@ class Hocuspocus(Peer):
             socket.close(4401, "token_missing")
         for editor in tuple(self._editors.values()):
             editor.look_at_the_time()
+        if self._editors and now - self._told_at > SILENCE_SECONDS:
+            # Not the protocol's ping: providers before 3.4 take it for a broken message.
+            self.send(next(iter(self._editors)), write_awareness(()))
 
     @override
     def closed(self, socket: Socket) -> None:
@@ -150,6 +154,7 @@ class Hocuspocus(Peer):
     def send(self, address: str, message: bytes) -> None:
         """To one of the providers."""
         if self._socket is not None:
+            self._told_at = time.monotonic()
             self._socket.send(addressed(address, message))
 
     def refuse(self, address: str, error: SyncError) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # What waits for its commit, of one room: who types more waits, and is not read meanwhile.
 TYPED_BYTES_MAX: Final = 16 * 2**20
 TYPED_MAX: Final = 10_000
+# Of all rooms; each has at least one update on its way.
+ALL_TYPED_BYTES_MAX: Final = 128 * 2**20
 # A commit is done within that, or the database is gone.
 SETTLE_SECONDS: Final = 10
 
@@ -159,10 +161,15 @@ class Room:
             self._taken.wait()
         self._typed.append(Typed(member, update))
         self._typed_bytes += len(update)
+        self._rooms.typed_bytes += len(update)
         self._work()
 
     def _is_full(self, more: int) -> bool:
-        return self._typed_bytes + more > TYPED_BYTES_MAX or len(self._typed) >= TYPED_MAX
+        return (
+            self._typed_bytes + more > TYPED_BYTES_MAX
+            or len(self._typed) >= TYPED_MAX
+            or self._rooms.typed_bytes + more > ALL_TYPED_BYTES_MAX
+        )
 
     # The log
 
@@ -196,6 +203,7 @@ class Room:
                 self._behind = False
                 self._taken.set()
                 self._attempt(self._batch)
+                self._rooms.typed_bytes -= sum(len(typed.update) for typed in self._batch)
                 self._batch = []
                 self._done.set()
         finally:

@@ -66,6 +66,8 @@ class Rooms:
         self._writers: set[UUID] = set()
         self._worker = secrets.token_hex(4)
         self._names = count(1)
+        # What waits for its commit, in all rooms.
+        self.typed_bytes = 0
 
     @property
     def engine(self) -> Engine:

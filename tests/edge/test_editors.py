@@ -20,10 +20,14 @@ KINDS = ("y-websocket", "y-websocket-1", HOCUSPOCUS)
 
 
 @pytest.fixture(scope="module")
-def servers(start_server: Any) -> tuple[str, str]:
+def server(start_server: Any) -> Any:
+    return start_server(WEB_CONCURRENCY="1")
+
+
+@pytest.fixture(scope="module")
+def servers(server: Any, start_server: Any) -> tuple[str, str]:
     """Two workers on one database."""
-    one = start_server(WEB_CONCURRENCY="1")
-    return one.url, start_server(one.database_url, WEB_CONCURRENCY="1").url
+    return server.url, start_server(server.database_url, WEB_CONCURRENCY="1").url
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +187,53 @@ def test_who_is_there_is_seen_at_all_workers_and_gone_when_the_socket_closes(
     hers.ask("destroy")
     near.until(others=[{}])
     far.until(others=[{}])
+
+
+def test_one_hocuspocus_socket_carries_many_documents_and_two_editors_of_one(
+    desk: Desk, ann: Author, bob: Author
+) -> None:
+    other = Desk(desk.node, desk.space, "n/2")
+    socket = f"{desk.space} shared"
+    first, second = (
+        desk.open(ann, HOCUSPOCUS, socket=socket),
+        other.open(ann, HOCUSPOCUS, socket=socket),
+    )
+    first.insert(0, "Milk")
+    second.insert(0, "Honey")
+    third = desk.open(ann, HOCUSPOCUS, socket=socket, several=True)
+    third.until(text="Milk")
+    third.insert(4, "!")
+    first.until(text="Milk!", saved=True)
+    other.open(bob).until(text="Honey")
+    first.ask("detach")
+    third.insert(5, "!")
+    desk.open(bob).until(text="Milk!!")
+    second.insert(5, "!")
+    second.until(text="Honey!", saved=True)
+
+
+def test_a_hocuspocus_provider_is_asked_for_a_fresh_token_where_y_websocket_has_to_end(
+    desk: Desk, ann: Author, bob: Author, server: Any, start_server: Any
+) -> None:
+    short = start_server(server.database_url, WEB_CONCURRENCY="1", REJOIN_ACCESS_TOKEN_SECONDS="10")
+    lasting, bob.token = bob.token, bob.logged_in(short.url)
+    stays, ends = desk.open(bob, HOCUSPOCUS, url=short.url), desk.open(bob, url=short.url)
+    stays.ask("token", token=lasting)
+    stays.until(connected=True)
+    ends.until(closes=[4401], milliseconds=30_000)
+    stays.insert(0, "Milk")
+    stays.until(saved=True, closes=[], denials=[])
+    desk.open(ann).until(text="Milk")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_editor_that_says_nothing_of_itself_is_not_taken_for_dead(
+    desk: Desk, ann: Author, bob: Author, kind: str
+) -> None:
+    silent, late = desk.open(ann, kind), desk.open(bob)
+    silent.until(connected=True)
+    silent.ask("present", state=None)
+    late.ask("pass", milliseconds=40_000)
+    late.insert(0, "Milk")
+    assert silent.until(text="Milk")["closes"] == []

@@ -146,6 +146,7 @@ def test_a_paper_typed_by_one_is_read_by_another_letter_by_letter(
     arrived = reader.start("receives", file=file)
     writer.ask("replay", file=file)
     made.told(arrived)
+    assert (writer.state["closes"], reader.state["closes"]) == ([], [])
     fresh = desk.open(ann)
     fresh.ask("receives", file=file)
     (record,) = ann.pull(desk.space)["records"]

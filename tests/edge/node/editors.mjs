@@ -206,6 +206,7 @@ const commands = {
     look()
   }),
   present: ({ editor, state }) => { editors.get(editor).provider.awareness.setLocalState(state) },
+  pass: ({ milliseconds }) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
   token: ({ editor, token }) => {
     const { provider } = editors.get(editor)
     if (provider.params) provider.params = { token }
