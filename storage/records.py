@@ -123,6 +123,17 @@ _ALL: Final = """
 """
 
 
+_CHANGED: Final = """
+    SELECT collection, id FROM records WHERE space_id = %s AND position > %s LIMIT %s
+"""
+
+
+def changed_after(cur: Cursor, space: UUID, position: int, limit: int) -> list[Key]:
+    """The records that changed after the position, so many at most."""
+    cur.execute(_CHANGED, (space, position, limit))
+    return [(collection, id_) for collection, id_ in cur.fetchall()]
+
+
 def count(cur: Cursor, space: UUID) -> int:
     """How many records are alive."""
     cur.execute(_COUNT, (space,))

@@ -23,7 +23,8 @@ from gevent.lock import BoundedSemaphore
 
 from app.auth import Principal
 from app.errors import sync_error
-from app.hints import NOWHERE, Watch
+from app.hints import NOWHERE
+from app.hints import Stand as HintStand
 from app.live.sockets import frame
 from app.live.typed import RESTORED, Committed, DocumentKey, Stand, Typed, commit, written_after
 from storage.engine import one_statement
@@ -84,8 +85,6 @@ class Room:
         self.key = key
         self.members: set[Member] = set()
         self.awareness = AwarenessTable()
-        # Known with the first reading; until then nobody was told anything.
-        self.watch = Watch(key.space, self._hinted)
         self.stand: Stand | None = None
         """Up to where the members were told; None before the first reading."""
         self.reading = BoundedSemaphore()
@@ -94,7 +93,8 @@ class Room:
         self._typed_bytes = 0
         self._batch: list[Typed] = []
         self._taken, self._done = Event(), Event()
-        self._behind = False
+        # What is said to be new, and is not read yet.
+        self._behind: HintStand | None = None
         self._worker: gevent.Greenlet | None = None
 
     # Members
@@ -182,15 +182,15 @@ class Room:
         """The first reading: what comes after it is told to the members."""
         if self.stand is None:
             self.stand = stand
-            self.watch.seen = max(self.watch.seen, stand)
-            if self._behind:
+            if self._behind is not None:
                 self._work()
 
-    def _hinted(self) -> None:
-        """The space advanced, not by this room."""
-        self._behind = True
-        if self.stand is not None:
-            self._work()
+    def hinted(self, stand: HintStand) -> None:
+        """The record has changed, perhaps by this room."""
+        if self.stand is None or stand == NOWHERE or stand > self.stand:
+            self._behind = max(self._behind or NOWHERE, stand)
+            if self.stand is not None:
+                self._work()
 
     def _work(self) -> None:
         if self._worker is None:
@@ -198,9 +198,8 @@ class Room:
 
     def _work_on(self) -> None:
         try:
-            while self._typed or self._behind:
+            while self._typed or self._behind is not None:
                 self._batch, self._typed, self._typed_bytes = self._typed, [], 0
-                self._behind = False
                 self._taken.set()
                 self._attempt(self._batch)
                 self._rooms.typed_bytes -= sum(len(typed.update) for typed in self._batch)
@@ -211,16 +210,15 @@ class Room:
             self._rooms.forget_empty(self)
 
     def _attempt(self, batch: list[Typed]) -> None:
+        behind, self._behind = self._behind, None
         try:
+            if behind is not None:
+                self._catch_up(behind)
             if batch:
                 self._finish(batch, self._commit(batch))
-            else:
-                self._catch_up()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch has its turn
             self._refuse({typed.member for typed in batch}, sync_error(error))
-            # Whoever looks for lost hints finds that this room is behind.
-            self.watch.seen = NOWHERE
-            self._rooms.doubt_writers()
+            self._rooms.doubt(self.key.space)
 
     def _refuse(self, members: Iterable[Member], error: SyncError) -> None:
         for member in tuple(members):
@@ -235,8 +233,8 @@ class Room:
 
     def _finish(self, batch: list[Typed], done: Committed) -> None:
         """Committed: now everybody may know."""
-        self.stand = Stand(done.epoch, done.head)
-        self.watch.seen = max(self.watch.seen, self.stand)
+        if done.head:
+            self.stand = Stand(done.epoch, done.head)
         if done.others is not None:
             self.tell(write_update(done.others))
         if done.saved:
@@ -246,7 +244,8 @@ class Room:
                 member.saved(count)
         for member, error in done.refused.items():
             member.refuse(error)
-        self._rooms.hints.tell(self.key.space, done.epoch, done.head)
+        if done.saved:
+            self._rooms.news.committed(self.key.space, done.epoch, done.before, done.head)
         self._rooms.unshown.show_later(self.key.space, done.unshown)
 
     def _tell_typed(self, saved: Mapping[Member, bytes]) -> None:
@@ -256,13 +255,14 @@ class Room:
         else:
             self.tell(write_update(documents.merge(list(saved.values()))))
 
-    def _catch_up(self) -> None:
-        stand, hinted = self.stand or NOTHING_TOLD, Stand(*self.watch.seen)
-        if hinted.epoch > stand.epoch:
+    def _catch_up(self, hinted: HintStand) -> None:
+        """Reads what others wrote. It stands in the log as far as the hint said, at least."""
+        stand = self.stand or NOTHING_TOLD
+        if hinted[0] > stand.epoch:
             self._refuse(self.members, Unavailable("unavailable", RESTORED))
             return
         with one_statement(self._rooms.engine) as connection:
             others = written_after(cursor(connection), self.key, stand.position)
-        self.stand = max(stand, hinted)
+        self.stand = max(stand, Stand(*hinted))
         if others is not None:
             self.tell(write_update(others))

@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 from app import writers
 from app.access import open_space
 from app.auth import Principal
-from app.hints import Hints
 from app.live.hub import Hub
+from app.live.news import Newsroom
 from app.live.room import Member, Room
 from app.live.routes import EXTENSION as HUB
 from app.live.typed import DocumentKey, Stand, written_after
@@ -66,16 +66,13 @@ class Rooms:
         self._writers: set[UUID] = set()
         self._worker = secrets.token_hex(4)
         self._names = count(1)
+        self.news = Newsroom(hub.runtime.hints, lambda: self.engine)
         # What waits for its commit, in all rooms.
         self.typed_bytes = 0
 
     @property
     def engine(self) -> Engine:
         return self._runtime.engine
-
-    @property
-    def hints(self) -> Hints:
-        return self._runtime.hints
 
     @property
     def unshown(self) -> Unshown:
@@ -95,7 +92,7 @@ class Rooms:
         room = self._open.get(key)
         if room is None:
             room = self._open[key] = self._by_digest[_digest(key)] = Room(self, key)
-            self.hints.add(room.watch)
+            self.news.follow(key.space, key[1:3], room)
             self._post(PRESENCES_WANTED, _digest(key), None)
         room.enter(member)
         return room
@@ -104,7 +101,7 @@ class Rooms:
         """Where nobody is in the room any more, nor anything to be done."""
         if room.empty and self._open.get(room.key) is room:
             del self._open[room.key], self._by_digest[_digest(room.key)]
-            self.hints.remove(room.watch)
+            self.news.leave(room.key.space, room.key[1:3], room)
 
     # States
 
@@ -154,9 +151,10 @@ class Rooms:
             self._writers.clear()
         self._writers |= new
 
-    def doubt_writers(self) -> None:
-        """A write failed: perhaps the database is another, restored one."""
+    def doubt(self, space: UUID) -> None:
+        """The database failed; perhaps it is another, restored one."""
         self._writers.clear()
+        self.news.doubt(space)
 
     # Other workers
 

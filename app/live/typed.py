@@ -51,9 +51,12 @@ class Typed(NamedTuple):
 
 @dataclass(slots=True)
 class Committed:
-    """What became of it. `others`: what was written meanwhile through other doors, merged."""
+    """What became of it. It stands in the log after `before`, up to `head`, 0 where all was
+    refused. `others`: what was written meanwhile through other doors, merged.
+    """
 
     epoch: int = 0
+    before: int = 0
     head: int = 0
     others: bytes | None = None
     saved: dict[Member, bytes] = field(default_factory=dict)
@@ -108,13 +111,13 @@ def _by_user(batch: Iterable[Typed]) -> Mapping[UUID, Mapping[Member, bytes]]:
 
 def _meet(cur: Cursor, key: DocumentKey, stand: Stand, space: Space, done: Committed) -> None:
     """What others wrote since the room was told, before its own writing moves the head on."""
-    if done.head:
+    if done.epoch:
         return
     if space.epoch != stand.epoch or space.head < stand.position:
         raise Unavailable("unavailable", RESTORED)
     if space.head > stand.position:
         done.others = written_after(cur, key, stand.position)
-    done.epoch, done.head = space.epoch, space.head
+    done.epoch, done.before, done.head = space.epoch, space.head, space.head
 
 
 def _write(

@@ -226,6 +226,38 @@ def test_a_hocuspocus_provider_is_asked_for_a_fresh_token_where_y_websocket_has_
     desk.open(ann).until(text="Milk")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_becomes_a_viewer_is_out_with_the_next_letter_and_the_others_go_on(
+    desk: Desk, ann: Author, bob: Author, kind: str
+) -> None:
+    hers, his = desk.open(ann, kind), desk.open(bob, kind, url=ann.url)
+    hers.insert(0, "Milk")
+    his.until(text="Milk", synced=True)
+    ann.call("PUT", f"/v1/spaces/{desk.space}/members/{bob.email}", role="viewer")
+    his.insert(0, "Sour ")
+    his.until(denials=["forbidden"]) if kind == HOCUSPOCUS else his.until(ended=4403)
+    hers.insert(4, "!")
+    hers.until(text="Milk!", saved=True, closes=[])
+    desk.open(bob).until(text="Milk!")
+
+
+def test_a_letter_in_one_document_is_told_there_and_documents_beside_it_go_on(
+    desk: Desk, ann: Author, bob: Author
+) -> None:
+    beside = [Desk(desk.node, desk.space, f"n{number}") for number in range(2, 8)]
+    near, far = [each.open(ann) for each in beside], [each.open(bob) for each in beside]
+    for number, editor in enumerate([*near, *far]):
+        editor.insert(0, f"{number} ")
+    for number, (one, other) in enumerate(zip(near, far, strict=True)):
+        both = "".join(sorted(f"{number} {number + len(near)} "))
+        one.until(letters=both)
+        other.until(letters=both)
+    ann.push(desk.space, edit("pushed", "n2"), edit("pushed", "n7"))
+    for number, editors in ((0, (near[0], far[0])), (5, (near[5], far[5]))):
+        for editor in editors:
+            editor.until(letters="".join(sorted(f"{number} {number + len(near)} pushed")))
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_editor_that_says_nothing_of_itself_is_not_taken_for_dead(

@@ -68,6 +68,25 @@ def test_nothing_that_an_editor_was_told_is_saved_is_lost_when_workers_are_kille
     fresh.until(letters="".join(letter * (sum(written) // 10) for letter in "abcdefghij"))
 
 
+def test_a_server_that_is_told_to_stop_keeps_what_was_typed_and_editors_come_back(
+    node: Editors, start_server: Any
+) -> None:
+    server = start_server(WEB_CONCURRENCY="1")
+    ann = Author(server.url)
+    desk = Desk(node, ann.space())
+    hers, his = desk.open(ann), desk.open(ann, HOCUSPOCUS)
+    hers.until(synced=True)
+    his.until(synced=True)
+    hers.insert(0, "Milk")
+    server.stop()
+    assert hers.until(connected=False)["closes"][0] == 1001
+    his.insert(0, "Warm ")
+    port = server.url.rpartition(":")[2]
+    start_server(server.database_url, WEB_CONCURRENCY="1", PORT=port)
+    hers.until(text="Warm Milk")
+    his.until(text="Warm Milk", saved=True)
+
+
 def test_what_was_written_in_weeks_offline_gets_through_whole(
     node: Editors, start_server: Any
 ) -> None:

@@ -40,6 +40,7 @@ class Editor {
       saved: !this.provider.unsyncedChanges,
       others: states.map(([, state]) => JSON.stringify(state)).sort().map((state) => JSON.parse(state)),
       closes: this.closes,
+      ended: this.closes.at(-1),
       denials: this.denials
     }
   }
