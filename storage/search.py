@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     and_,
     cast,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from storage.states import ONLINE_MS
+from storage.states import FLAGS, ONLINE_MS
 from storage.tables import device_flags, device_states, devices, memberships, users
 
 # Above every character: the end of all that begins alike.
@@ -145,11 +146,37 @@ def _select(now: int) -> Select[Any]:
 def devices_found(
     connection: Connection, query: DeviceQuery, now: int, after: UUID | None, limit: int
 ) -> list[DeviceRow]:
-    """The devices that fit, in the order of their ids; `now` in ms."""
-    wanted = _select(now).where(*_conditions(query, now)).order_by(devices.c.id).limit(limit)
+    """The devices that fit, in the order of their ids; `now` in ms.
+
+    The page's ids are found first, in the narrowest table that knows them, so that what is shown
+    of a device is looked up for a page of them and not for all that fit.
+    """
+    key, source = _source(query)
+    page = select(key).select_from(source).where(*_conditions(query, now))
     if after is not None:
-        wanted = wanted.where(devices.c.id > after)
+        page = page.where(key > after)
+    ids = page.order_by(key).limit(limit).cte("page").prefix_with("MATERIALIZED")
+    wanted = _select(now).where(devices.c.id.in_(select(ids))).order_by(devices.c.id)
     return [DeviceRow(*row) for row in connection.execute(wanted)]
+
+
+def _source(query: DeviceQuery) -> tuple[Any, FromClause]:
+    """(the column of the ids, the tables that the conditions look at)."""
+    flagged = query.state is not None and query.state in FLAGS
+    lag = query.behind is not None or query.behind_ms is not None or query.state == "online"
+    described = [query.q, query.id, query.user, query.email, query.name, query.platform,
+                 query.app_version]  # fmt: skip
+    sources: list[tuple[FromClause, Any]] = []
+    if flagged:
+        sources.append((device_flags, device_flags.c.device_id))
+    if lag:
+        sources.append((device_states, device_states.c.device_id))
+    if not sources or query.state == "ok" or any(one is not None for one in described):
+        sources.append((devices, devices.c.id))
+    (source, key), *others = sources
+    for table, column in others:
+        source = source.join(table, column == key)
+    return key, source
 
 
 def device(connection: Connection, id_: UUID, now: int) -> DeviceRow | None:
@@ -204,12 +231,12 @@ def _anywhere(text: str) -> ColumnElement[bool]:
 
 
 def _in_state(state: str, now: int) -> ColumnElement[bool]:
-    own = device_flags.c.device_id == devices.c.id
     if state == "online":
-        return _online(now)
+        return and_(device_states.c.worker != "", device_states.c.seen_at > now - ONLINE_MS)
     if state == "ok":
-        return ~exists().where(own)
-    return exists().where(own, device_flags.c.flag == state)
+        flags = device_flags.alias("flags")
+        return ~exists().where(flags.c.device_id == devices.c.id)
+    return device_flags.c.flag == state
 
 
 def users_found(

@@ -328,7 +328,7 @@ device_states = Table(
     Column("behind_since", BigInteger),
     Column("growing_since", BigInteger),
     Index("device_states_online_idx", "device_id", postgresql_where=text("worker <> ''")),
-    Index("device_states_behind_idx", "behind", postgresql_where=text("behind > 0")),
+    Index("device_states_behind_idx", "device_id", postgresql_where=text("behind > 0")),
 )
 
 device_flags = Table(

@@ -57,7 +57,7 @@ def upgrade() -> None:
     op.create_index(
         "device_states_behind_idx",
         "device_states",
-        ["behind"],
+        ["device_id"],
         postgresql_where=sa.text("behind > 0"),
     )
     op.create_table(
