@@ -77,7 +77,7 @@ def write(cur: Cursor, moved: Moved, before: Records) -> None:
     takes them in: each has one author, and so no siblings that only the names of devices rank.
     """
     changed = [
-        (str(one.space.id), pack(*key, row, names))
+        (str(one.space.id), pack(*key, row, names, same_data=key in plan.same_data))
         for one, plan in moved
         for names in [replicas.Names(cur, one.space.id)]
         for key, row in plan.records.items()

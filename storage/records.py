@@ -51,7 +51,8 @@ _COPY: Final = """
 """
 _UPDATE: Final = """
     UPDATE records SET position = new.position, deleted = new.deleted, bytes = new.bytes,
-        conflicts = new.conflicts, data = new.data, causality = new.causality
+        conflicts = new.conflicts, causality = new.causality,
+        data = coalesce(new.data, records.data)
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::boolean[], %s::int[],
                 %s::int[], %s::jsonb[], %s::bytea[])
         AS new (space_id, collection, id, position, deleted, bytes, conflicts, data, causality)
@@ -68,11 +69,13 @@ def insert(cur: Cursor, rows: Iterable[tuple[str, StoredRecord]]) -> None:
 
 
 def update(cur: Cursor, rows: list[tuple[str, StoredRecord]]) -> None:
-    """Writes records that there were, each with its space, in one statement."""
+    """Writes records that there were, each with its space, in one statement. One without `data`
+    keeps it where it stands: a long text is not written again for each letter.
+    """
     if not rows:
         return
     columns = [list(column) for column in zip(*(row for _, row in rows), strict=True)]
-    columns[6] = [data.decode() for data in columns[6]]
+    columns[6] = [data.decode() or None for data in columns[6]]
     cur.execute(_UPDATE, ([space for space, _ in rows], *columns))
 
 

@@ -103,7 +103,8 @@ class Plan:
     """What to write. `accepted` is the counter up to which everything is decided; `rejected` is
     what the device is told, repeats among it; `quiet` means that the device's own copy is what
     the merge came to; `discarded` is the range of counters given up; `unshown` are documents that
-    their records show as they were: too large to be shown anew at each edit.
+    their records show as they were: too large to be shown anew at each edit; `same_data` are the
+    records in which nothing but these was touched.
     """
 
     accepted: int
@@ -113,6 +114,7 @@ class Plan:
     records: dict[Key, Row] = field(default_factory=dict)
     documents: dict[FieldKey, Held] = field(default_factory=dict)
     unshown: set[FieldKey] = field(default_factory=set)
+    same_data: set[Key] = field(default_factory=set)
     rejected: list[tuple[int, Error]] = field(default_factory=list)
     discarded: tuple[int, int] | None = None
     quiet: bool = True
@@ -184,6 +186,7 @@ class _Push:
         self.received_at, self.sent_at = received_at, sent_at
         self.records: dict[Key, Row] = dict(state.records)
         self.documents: dict[FieldKey, Held] = dict(state.documents)
+        self.loaded: dict[FieldKey, bytes] = {}
         self.work = 0
         self.contexts: dict[object, tuple[CausalContext, CausalContext] | Refused] = {}
 
@@ -201,6 +204,8 @@ class _Push:
             self.plan.accepted = change.counter
         for key, held in self.plan.documents.items():
             self._show(key, held)
+        if self.plan.unshown:
+            self.plan.same_data = self._with_same_data(changes)
 
     def _decide(self, change: Change) -> None:
         ops, digest = change.form()
@@ -276,8 +281,25 @@ class _Push:
         row = with_document(row, name, Document(held.position, shown, held.position, at))
         self.plan.records[collection, id_] = row
 
+    def _with_same_data(self, changes: Iterable[Change | BadChange]) -> set[Key]:
+        applied = {entry.counter for entry in self.plan.entries}
+        others = {
+            (op.collection, op.id)
+            for change in changes
+            if isinstance(change, Change) and change.counter in applied
+            for op in change.ops
+            if not isinstance(op, Edit)
+        }
+        shown = self.plan.documents.keys() - self.plan.unshown
+        return {key[:2] for key in self.plan.unshown} - {key[:2] for key in shown} - others
+
     def _load(self, key: FieldKey) -> Callable[[], bytes]:
-        return lambda: self.state.load(key)
+        def load() -> bytes:
+            if key not in self.loaded:
+                self.loaded[key] = self.state.load(key)
+            return self.loaded[key]
+
+        return load
 
     def _bounded(self, record: Row, before: Row | None, ops: bytes) -> Row:
         """Measured only where it may have grown too large: no operation adds more than its text."""

@@ -120,17 +120,21 @@ def _unpack_field(packed: Causality, name: str, shown: Value) -> Field:
     return ObservedRemoveSet(elements, position, present, tail)
 
 
-def pack(collection: str, id_: str, row: Row, names: Names) -> StoredRecord:
-    """`names` gives the device of a replica; it decides between siblings of the same time."""
+def pack(
+    collection: str, id_: str, row: Row, names: Names, *, same_data: bool = False
+) -> StoredRecord:
+    """`names` gives the device of a replica; it decides between siblings of the same time.
+    `same_data`: what is shown has not changed, and is left out.
+    """
     if isinstance(row, Begun):
         data = to_json(row.values)
         causality = _encode(([row.write], (0,), 0, dict.fromkeys(row.values, 0)))
         position = row.write.position
         return StoredRecord(collection, id_, position, False, len(data), 0, data, causality)
-    return _pack(collection, id_, row, names)
+    return _pack(collection, id_, row, names, same_data)
 
 
-def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredRecord:
+def _pack(collection: str, id_: str, record: Record, names: Names, same_data: bool) -> StoredRecord:
     packer = _Packer(names)
     life = [packer.index(sibling.write) * 2 + sibling.deleted for sibling in record.life]
     for name, value in record.fields.items():
@@ -138,6 +142,9 @@ def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredReco
     data = to_json(packer.shown)
     packed = Causality(list(packer.writes), life, record.whole, packer.fields, packer.documents)
     size = len(data) + packer.bytes_of_others
+    # No delta brings what is shown of documents: they are counted by their updates.
+    if packer.texts and not same_data:
+        data = to_json({**packer.shown, **packer.texts})
     return StoredRecord(
         collection,
         id_,
@@ -145,7 +152,7 @@ def _pack(collection: str, id_: str, record: Record, names: Names) -> StoredReco
         record.deleted,
         size,
         packer.conflicts,
-        data,
+        b"" if same_data else data,
         _encode(packed if packed.documents else packed[:4]),
     )
 
@@ -159,6 +166,7 @@ class _Packer:
         self.shown: dict[str, Value] = {}
         self.fields: dict[str, Any] = {}
         self.documents: dict[str, list[int]] = {}
+        self.texts: dict[str, Value] = {}
         self.conflicts = 0
         self.bytes_of_others = 0
 
@@ -180,9 +188,7 @@ class _Packer:
     def _add_document(self, name: str, value: Document) -> None:
         self.documents[name] = [value.position, value.shown_to, value.shown_at]
         if value.present:
-            self.shown[name] = value.shown
-            # No delta carries it: what a document adds to a page is counted by its updates.
-            self.bytes_of_others -= len(to_json(value.shown))
+            self.texts[name] = value.shown
 
     def _add_register(self, name: str, value: Register) -> None:
         if len(value.siblings) == 1:

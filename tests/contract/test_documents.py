@@ -328,9 +328,11 @@ def test_a_large_document_is_shown_a_moment_later(
     one.sync(one.change(edit(a.type(0, "x" * 100_000))))
     one.sync(one.change(edit(a.type(0, "first "))))
     assert data(one) == {"body": "x" * 100_000}
+    one.sync(one.change(edit(a.type(0, "very "))), one.change(put("n1", title="t")))
+    assert data(one) == {"body": "x" * 100_000, "title": "t"}
     position = sql(runtime, one, "SELECT position FROM records WHERE")
     runtime.unshown.show_now()
-    assert data(one) == {"body": "first " + "x" * 100_000}
+    assert data(one) == {"body": "very first " + "x" * 100_000, "title": "t"}
     assert sql(runtime, one, "SELECT position FROM records WHERE") == position
 
 
