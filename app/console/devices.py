@@ -12,7 +12,7 @@ from app.admin import devices, users
 from app.admin.answers import DevicesFound, UserFound
 from app.admin.devices import STATES
 from app.admin.shapes import DevicesQuery, DevicesWanted, PagedQuery
-from app.console.door import asked_for, blueprint, page
+from app.console.door import agent, asked_for, blueprint, page
 from app.console.findings import cards
 from app.runtime import runtime
 from app.schemas import EMAIL_CHARS_MAX, require_clean
@@ -79,7 +79,9 @@ def show_device(device: UUID) -> Response:
         why = devices.diagnosis(connection, device, now, least)
         events = devices.timeline(connection, device, wanted.page, wanted.limit)
     names = {space.id: space.name for space in shown.spaces}
-    found = cards(why.findings, shown.device, {str(id_): name for id_, name in names.items()})
+    found = cards(
+        why.findings, shown.device, {str(id_): name for id_, name in names.items()}, agent()
+    )
     return page(
         "device",
         device=shown.device,

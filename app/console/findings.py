@@ -11,13 +11,14 @@ from flask import url_for
 from markupsafe import Markup
 
 from app.admin.answers import DeviceFound, FindingShown
+from app.console.session import Agent
 from app.console.words import clock, grouped, moment, page_of, span, titled
 
 # What an agent can do about it on the device's own page.
 ON_THE_PAGE: Final = {
-    "not_acknowledging": ("Ask it to reset", "#ask-reset"),
-    "cursor_above_head": ("Ask it to reset", "#ask-reset"),
-    "silent": ("Revoke it", "#revoke"),
+    "not_acknowledging": ("Ask it to reset", "#ask-reset", "support"),
+    "cursor_above_head": ("Ask it to reset", "#ask-reset", "support"),
+    "silent": ("Revoke it", "#revoke", "admin"),
 }
 # By what the path of an evidence's link holds.
 ELSEWHERE: Final = (
@@ -48,11 +49,17 @@ class Card:
 
 
 def cards(
-    findings: list[FindingShown], device: DeviceFound, spaces: Mapping[str, str]
+    findings: list[FindingShown], device: DeviceFound, spaces: Mapping[str, str], agent: Agent
 ) -> list[Card]:
-    """The findings of a device; `spaces`: names by id."""
+    """The findings of a device, with the steps that this agent may take; `spaces`: names by id."""
     return [
-        Card(one.code, one.sentence, one.next_step, _evidence(one, spaces), [*_steps(one, device)])
+        Card(
+            one.code,
+            one.sentence,
+            one.next_step,
+            _evidence(one, spaces),
+            [*_here(one, agent), *_elsewhere(one, device)],
+        )
         for one in findings
     ]
 
@@ -89,9 +96,14 @@ def _link(href: str, text: str) -> str:
     return Markup('<a class="long" href="{}">{}</a>').format(href, text)
 
 
-def _steps(finding: FindingShown, device: DeviceFound) -> Iterator[Step]:
+def _here(finding: FindingShown, agent: Agent) -> Iterator[Step]:
     if finding.code in ON_THE_PAGE:
-        yield Step(*ON_THE_PAGE[finding.code])
+        text, form, least = ON_THE_PAGE[finding.code]
+        if agent.may(least):
+            yield Step(text, form)
+
+
+def _elsewhere(finding: FindingShown, device: DeviceFound) -> Iterator[Step]:
     own = f"/v1/admin/devices/{device.id}"
     for link in finding.links:
         if link == f"{own}/events":

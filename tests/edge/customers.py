@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import sin
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -36,6 +37,7 @@ def town(http: Any, engine: Engine) -> Town:
     phones["laptop"] = _another(http, first, "Laptop", "macOS 26", "4.2.0")
     phones["markup"] = _another(http, first, "<script>alert(1)</script>", "<b>web</b>", "")
     _shopping(phones)
+    _an_afternoon(engine)
     with engine.connect() as connection:
         found = text("SELECT user_id FROM devices WHERE id = :id")
         user = str(connection.execute(found, {"id": first.device}).scalar_one())
@@ -48,6 +50,21 @@ def _customer(http: Any, email: str) -> str:
     made = http.post("/v1/auth/signup", json={"email": email, "password": PASSWORD})
     assert made.status_code == 201
     return email
+
+
+def _an_afternoon(engine: Engine) -> None:
+    """Traffic of the last three hours: a chart of one minute shows nothing."""
+    now = int(time.time() * 1000) // 60_000 * 60_000
+    rows = [
+        {"minute": now - ago * 60_000, "n": round(60 + 40 * sin(ago / 17) + 20 * sin(ago / 3))}
+        for ago in range(2, 180)
+    ]
+    insert = text(
+        "INSERT INTO traffic (minute, requests, changes, bytes, records, refused)"
+        " VALUES (:minute, :n, 3 * :n, 700 * :n, 2 * :n, :n / 40)"
+    )
+    with engine.begin() as connection:
+        connection.execute(insert, rows)
 
 
 def _asked_to_reset(agent: Phone, device: Phone) -> None:
