@@ -29,6 +29,7 @@ from sqlalchemy import Engine
 from app.access import Visit
 from app.notes import Batch, Contact, Note, count, reset_code, see
 from storage import events, states
+from storage.engine import UnusableDatabase
 from storage.events import Happened, Traffic
 from storage.sql import Cursor, cursor, wait_for_no_disk
 from sync.answers import SpaceAnswer
@@ -49,7 +50,7 @@ REST: Final = 20
 PRUNE_AFTER: Final = 50
 # Devices whose rows are counted for that; beyond it the count starts anew.
 COUNTED_MAX: Final = 50_000
-FAILURES: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, OSError)
+FAILURES: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, OSError, UnusableDatabase)
 
 
 class Recorder:
@@ -66,6 +67,7 @@ class Recorder:
         self._moved: deque[tuple[UUID, bool]] = deque(maxlen=NOTES_MAX)
         self._since_pruned: Counter[UUID] = Counter()
         self._flushing = threading.Lock()
+        self._starting = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopped = False
@@ -194,8 +196,10 @@ class Recorder:
             self._engine.dispose()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        with self._starting:
+            if self._thread is None and not self._stopped:
+                self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         beat_at = sweep_at = self.now()

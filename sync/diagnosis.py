@@ -311,7 +311,7 @@ def _membership(facts: Facts) -> Iterator[Finding]:
     for space in facts.spaces:
         asked = _told(facts, space, "forbidden", facts.now - 7 * DAY)
         withdrawn = space.withdrawn_at
-        if withdrawn is not None and (asked or withdrawn > facts.now - 7 * DAY):
+        if withdrawn is not None and asked:
             times = sum(event.times for event in asked)
             yield _finding(
                 facts,

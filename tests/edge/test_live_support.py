@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from storage.engine import make_engine
 from tests.conftest import LiveServer
@@ -102,3 +102,18 @@ def test_of_connected_devices_only_the_one_that_was_asked_resets(
     assert taken[b.device]["cursor"] == taken[a.device]["cursor"] == 2
     for socket in sockets.values():
         socket.close()
+
+
+def test_a_server_that_stops_writes_the_last_of_the_timeline(
+    start_server: Callable[..., LiveServer],
+) -> None:
+    server = start_server()
+    a = phone_at(server.url)
+    for n in range(5):
+        a.sync(a.change(put("t", n=n)))
+    server.stop()
+    made = make_engine(server.database_url, 1)
+    sql = text("SELECT sum(changes) FROM events WHERE device_id = :device AND kind = 'pushed'")
+    with made.connect() as connection:
+        assert connection.scalar(sql, {"device": a.device}) == 5
+    made.dispose()

@@ -124,3 +124,10 @@ def test_every_finding_is_explained_in_the_docs_word_for_word() -> None:
     told = {code: (sentence, step) for code, sentence, step in rows}
     assert told == {code: (m.sentence, m.next_step) for code, m in FINDINGS.items()}
     assert [code for code, _, _ in rows] == list(FINDINGS)
+
+
+def test_a_space_that_was_left_is_a_finding_only_where_the_device_still_asks_for_it() -> None:
+    left = (space(withdrawn_at=NOW - MINUTE),)
+    assert codes(spaces=left) == []
+    asked = (event("refused", "forbidden"),)
+    assert codes(spaces=left, events=asked) == ["membership_withdrawn"]
