@@ -251,8 +251,9 @@ export class Device extends EventTarget {
     const mine = answer.spaces[SPACE];
     if (!mine.error) return mine;
     // The server was restored from a backup. This device keeps nothing that was accepted.
-    if (mine.error.code === "counter_gap") {
+    if (mine.error.code === "counter_gap" && !discarded) {
       await this.#keep({ state: { ...this.#state, discarded: changes[0].counter - 1 } });
+      return this.#ask({ epoch, cursor, page, changes }, signal);
     }
     const { code, detail } = mine.error;
     throw Object.assign(new Error(detail ?? code), { code });
