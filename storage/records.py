@@ -35,10 +35,11 @@ def read(cur: Cursor, wanted: list[Where]) -> dict[Where, StoredRecord]:
     """Those of the records that there are."""
     spaces = [str(space) for space, _ in wanted]
     cur.execute(_READ, (spaces, [key[0] for _, key in wanted], [key[1] for _, key in wanted]))
-    return {wanted[number - 1]: _stored(row) for number, *row in cur.fetchall()}
+    return {wanted[number - 1]: stored(row) for number, *row in cur.fetchall()}
 
 
-def _stored(row: Sequence[Any]) -> StoredRecord:
+def stored(row: Sequence[Any]) -> StoredRecord:
+    """A row as the statements here select it."""
     collection, id_, position, deleted, size, conflicts, data, causality = row
     return StoredRecord(
         collection, id_, position, deleted, size, conflicts, data.encode(), causality
@@ -116,7 +117,7 @@ def page(
     }
     cur.execute(_IN_ORDER)
     cur.execute(_PAGE, values, binary=True)
-    return [_stored(row) for row in cur.fetchall()]
+    return [stored(row) for row in cur.fetchall()]
 
 
 _COUNT: Final = "SELECT count(*) FROM records WHERE space_id = %s AND NOT deleted"
@@ -149,4 +150,4 @@ def every(connection: Connection, space: UUID) -> Iterator[StoredRecord]:
     with server_cursor(connection, "every_record") as cur:
         cur.execute(_ALL, (space,))
         for row in cur:
-            yield _stored(row)
+            yield stored(row)
