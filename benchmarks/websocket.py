@@ -77,6 +77,10 @@ class Client:
     def opened(self) -> None:
         """The handshake was accepted."""
 
+    def refused(self, answer: bytes) -> None:
+        """The handshake was answered otherwise: its head, and perhaps more."""
+        raise RuntimeError(f"no websocket: {answer[:600]!r}")
+
     def told(self, message: bytes) -> None:
         """A message came."""
 
@@ -104,17 +108,15 @@ class Client:
             if at < len(_END):
                 self._got = got
                 return
-            self._enter(got)
+            if not got.startswith(b"HTTP/1.1 101 "):
+                self.refused(got)
+                return
+            self.is_open = True
+            self.opened()
         while (cut := _cut(got, at)) is not None:
             opcode, begin, at = cut
             self._meet(opcode, got[begin:at])
         self._got = got[at:]
-
-    def _enter(self, answer: bytes) -> None:
-        if not answer.startswith(b"HTTP/1.1 101 "):
-            raise RuntimeError(f"no websocket: {answer[:600]!r}")
-        self.is_open = True
-        self.opened()
 
     def _meet(self, opcode: int, payload: bytes) -> None:
         if opcode in {TEXT, BINARY}:
