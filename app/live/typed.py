@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -85,28 +86,39 @@ def commit(
     """
     done = Committed()
     cur = cursor(connection)
-    for merged in _by_user(batch).values():
-        who = next(iter(merged)).who
+    for merged in _by_user(_merged(batch, done)):
+        visit = Visit(writers.as_writer(next(iter(merged)).who), now_ms)
         try:
-            space = open_space(cur, writers.as_writer(who), str(key.space), "write", lock=True)
+            space = open_space(cur, visit.who, str(key.space), "write", lock=True)
+            _meet(cur, key, stand, space, done)
+            _write(cur, key, stand, space, visit, merged, limits, done)
+        except Unavailable:
+            raise
         except SyncError as error:
+            # It comes before anything is written: the other users' changes stand.
             done.refused |= dict.fromkeys(merged, error)
-            continue
-        _meet(cur, key, stand, space, done)
-        visit = Visit(writers.as_writer(who), now_ms)
-        _write(cur, key, stand, space, visit, merged, limits, done)
     return done
 
 
-def _by_user(batch: Iterable[Typed]) -> Mapping[UUID, Mapping[Member, bytes]]:
+def _merged(batch: Iterable[Typed], done: Committed) -> dict[Member, bytes]:
+    """What each has typed, as one update."""
     gathered: dict[Member, list[bytes]] = {}
     for member, update in batch:
         gathered.setdefault(member, []).append(update)
-    users: dict[UUID, dict[Member, bytes]] = {}
+    merged = {}
     for member, updates in gathered.items():
-        merged = updates[0] if len(updates) == 1 else documents.merge(updates)
-        users.setdefault(member.who.user_id, {})[member] = merged
-    return users
+        try:
+            merged[member] = documents.attempt(partial(documents.merge, updates))
+        except Refused as error:
+            done.refused[member] = error
+    return merged
+
+
+def _by_user(merged: Mapping[Member, bytes]) -> Iterable[Mapping[Member, bytes]]:
+    users: dict[UUID, dict[Member, bytes]] = {}
+    for member, update in merged.items():
+        users.setdefault(member.who.user_id, {})[member] = update
+    return users.values()
 
 
 def _meet(cur: Cursor, key: DocumentKey, stand: Stand, space: Space, done: Committed) -> None:

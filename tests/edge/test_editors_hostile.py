@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
 from typing import Any, ClassVar
 
 import psutil
@@ -47,8 +49,10 @@ def _all_leave() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(start_server: Any) -> Any:
-    return start_server(WEB_CONCURRENCY="1")
+def server(start_server: Any) -> Iterator[Any]:
+    started = start_server(WEB_CONCURRENCY="1")
+    yield started
+    assert "unforeseen" not in "".join(started.log)
 
 
 @pytest.fixture
@@ -187,6 +191,31 @@ def test_a_reader_that_reads_nothing_delays_nobody_and_costs_no_growing_memory(
         until(reader, yprotocol.Update)
     assert psutil.Process(worker).memory_info().rss - before < 300 * 2**20
     assert deaf.tcp.fileno() >= 0
+    assert_goes_on(table)
+
+
+def test_frames_drawn_by_lot_from_good_ones_end_their_sender_at_most(table: Table) -> None:
+    chance = Random(20251122)
+    good = [
+        yprotocol.write_update(UPDATE),
+        yprotocol.write_step_2(typed("Honey", 8)),
+        yprotocol.write_step_1(b"\1\7\3"),
+        yprotocol.write_awareness([Presence(5, 1, b'{"name":"Ann"}')]),
+    ]
+    for _ in range(150):
+        bad = table.open()
+        for _ in range(8):
+            frame = bytearray(chance.choice(good))
+            for _ in range(chance.randint(1, 4)):
+                frame[chance.randrange(len(frame))] = chance.randrange(256)
+            with suppress(OSError):
+                bad.send_data(bytes(frame))
+        bad.drop()
+    assert_goes_on(table)
+    late = table.open()
+    until(late, yprotocol.Step1)
+    late.send_data(yprotocol.write_update(typed("Tea", 9)))
+    late.send_data(b"\3")
     assert_goes_on(table)
 
 
