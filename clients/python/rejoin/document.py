@@ -76,7 +76,7 @@ class Document:
             row = read_row(db, self._home, self._key)
             if row is None:
                 raise RejoinError(f"There is no row {self._key} in {self._home.name}.")
-            doc = documents.opened(db, self._at, self._column)
+            doc = documents.opened(db, self._at, self._column, writing=True)
             with documents.listening(doc) as made:
                 # Plain SQL may have written the column in this very transaction.
                 shown = row[self._column]

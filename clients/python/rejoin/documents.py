@@ -39,6 +39,13 @@ PIECE_CHARS = 100_000
 EDIT_BYTES_MAX = 1 << 20
 """The protocol's bound for one update."""
 UNNUMBERED = 0
+SO_FAR = -1
+"""The counter of a row that holds all rows of its document before it, so that a document with many
+own edits is opened at once. It goes when one of those goes."""
+IS_SO_FAR = f"counter = {SO_FAR}"
+NOTHING = b"\0\0"
+"""The update that says nothing."""
+AT = "collection = ? AND id = ? AND field = ?"
 FOLDED = (
     "(counter > 0 AND EXISTS (SELECT 1 FROM rejoin_changes AS c WHERE c.space = ?"
     " AND c.counter = rejoin_documents.counter AND c.folded = 1))"
@@ -88,16 +95,33 @@ def _client(db: sqlite3.Connection) -> int:
 # ---- one document
 
 
-def opened(db: sqlite3.Connection, at: At, field: str) -> Any:
-    """A `pycrdt.Doc` with all that this file knows of the field."""
+def opened(db: sqlite3.Connection, at: At, field: str, *, writing: bool = False) -> Any:
+    """A `pycrdt.Doc` with all that this file knows of the field. writing: inside a transaction
+    that writes anyway, many updates are put together for the next time."""
     made = library().Doc(client_id=_client(db))
-    for (update,) in db.execute(
-        "SELECT data FROM rejoin_documents WHERE collection = ? AND id = ? AND field = ?"
-        " ORDER BY n",
-        (*at, field),
-    ):
+    rows = _rows(db, at, field)
+    if writing and len(rows) > FOLD_ABOVE:
+        whole = joined(rows) or NOTHING
+        db.execute(f"DELETE FROM rejoin_documents WHERE {AT} AND {IS_SO_FAR}", (*at, field))
+        keep(db, at, field, whole, SO_FAR)
+        rows = [whole]
+    for update in rows:
         made.apply_update(update)
     return made
+
+
+def _rows(db: sqlite3.Connection, at: At, field: str) -> list[bytes]:
+    """The updates it takes: what was put together last, and what has come since."""
+    start = db.execute(
+        f"SELECT max(n) FROM rejoin_documents WHERE {AT} AND {IS_SO_FAR}", (*at, field)
+    ).fetchone()[0]
+    return [
+        bytes(data)
+        for (data,) in db.execute(
+            f"SELECT data FROM rejoin_documents WHERE {AT} AND n >= ? ORDER BY n",
+            (*at, field, start or 0),
+        )
+    ]
 
 
 def root_of(doc: Any) -> Any:
@@ -172,7 +196,7 @@ def text_ops(
     at = (home.no, record_id)
     if not wanted and not text(db, at, field):
         return []
-    doc = opened(db, at, field)
+    doc = opened(db, at, field, writing=True)
     with listening(doc) as made:
         rewrite(doc, root_of(doc), wanted)
     for update in made:
@@ -237,6 +261,7 @@ def numbered(db: sqlite3.Connection, space: int, counter: int, ops: Iterable[Op]
 
 def reindex(db: sqlite3.Connection, space: int) -> None:
     """Own edits as the changes have them, after those were numbered anew or are pending again."""
+    _apart(db)
     db.execute(f"DELETE FROM rejoin_documents WHERE counter > 0 AND collection IN {OWN}", (space,))
     for counter, body in db.execute(
         "SELECT counter, body FROM rejoin_changes WHERE space = ? AND state <> 'rejected'"
@@ -308,14 +333,23 @@ def forget(db: sqlite3.Connection, ats: Iterable[At]) -> None:
 def _gone(db: sqlite3.Connection, count: int) -> None:
     if count:
         renew_client(db)
+        _apart(db)
+
+
+def _apart(db: sqlite3.Connection) -> None:
+    """Rows were taken away, so nothing that was put together holds."""
+    db.execute(f"DELETE FROM rejoin_documents WHERE {IS_SO_FAR}")
 
 
 def take(db: sqlite3.Connection, at: At, told: JsonObject, *, whole: bool) -> None:
     """The documents of a delta. whole: they are all there is."""
-    if whole:
-        db.execute(
+    if (
+        whole
+        and db.execute(
             "DELETE FROM rejoin_documents WHERE collection = ? AND id = ? AND counter IS NULL", at
-        )
+        ).rowcount
+    ):
+        _apart(db)
     for field, value in told.items():
         update = bytes_of(value)
         if update is not None:

@@ -90,7 +90,11 @@ CREATE TABLE IF NOT EXISTS rejoin_documents (
   counter INTEGER, data BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS rejoin_documents_at ON rejoin_documents (collection, id, field, n);
 CREATE INDEX IF NOT EXISTS rejoin_documents_own ON rejoin_documents (counter)
-  WHERE counter IS NOT NULL;
+  WHERE counter > 0;
+CREATE INDEX IF NOT EXISTS rejoin_documents_new ON rejoin_documents (collection, id, field)
+  WHERE counter = 0;
+CREATE INDEX IF NOT EXISTS rejoin_documents_so_far ON rejoin_documents (collection, id, field, n)
+  WHERE counter = -1;
 
 -- Cells in conflict, found by the triggers: row_key is quote(k0) || ',' || quote(k1) ...
 CREATE TABLE IF NOT EXISTS rejoin_conflicts (

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from rejoin import documents, spaces
 from rejoin.answers import Problem, SpaceAnswer, read_delta
 from rejoin.apply import Applying, applying, writing
+from rejoin.collections import Collection
 from rejoin.edits import Op
 from rejoin.outbox import seal
 from rejoin.overlay import Delta
@@ -313,10 +314,8 @@ def withdraw(
         for home in frame.replica.homes.values():
             if home.space != space.no:
                 continue
-            if home.tracked:
-                db.execute(f"DELETE FROM {quote(home.name)}")
-                frame.changed_all(home)
-            for table in ("records", "conflicts", "aside", "strays", "deletes"):
+            _empty(frame, home)
+            for table in ("records", "conflicts", "aside", "deletes"):
                 db.execute(f"DELETE FROM rejoin_{table} WHERE collection = ?", (home.no,))
         documents.withdrawn(db, space.no)
         db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
@@ -326,6 +325,27 @@ def withdraw(
             " WHERE no = ?",
             (space.no,),
         )
+
+
+def _empty(frame: Applying, home: Collection) -> None:
+    """The table's rows go, but for those that are nowhere else: the server never took them."""
+    shape = frame.writer.shape(home)
+    if shape is None:
+        return
+    kept = [
+        value
+        for no, record_id in frame.strays
+        if no == home.no
+        for value in home.row_key(record_id) or ()
+    ]
+    names = ", ".join(map(quote, shape.key))
+    one = f"({', '.join('?' * len(shape.key))})"
+    others = f" AND ({names}) NOT IN (VALUES {', '.join([one] * (len(kept) // len(shape.key)))})"
+    identified = " AND ".join(f"{quote(k)} IS NOT NULL" for k in shape.key)
+    frame.db.execute(
+        f"DELETE FROM {quote(home.name)} WHERE {identified}{others if kept else ''}", kept
+    )
+    frame.changed_all(home)
 
 
 def sealed(db: sqlite3.Connection) -> None:

@@ -444,6 +444,26 @@ def test_a_withdrawn_space_takes_its_rows_along_and_records_no_deletion(
     assert db.status().spaces[0].state == "withdrawn"
 
 
+def test_a_row_that_the_server_never_took_stays_when_its_space_is_withdrawn(
+    device: Maker, server: FakeServer
+) -> None:
+    db = device()
+    db.execute("INSERT INTO tasks (id) VALUES ('t1')")
+    db.sync()
+    server.refuse = lambda change: {"code": "record_too_large", "detail": "no"}
+    db.execute("INSERT INTO tasks (id, title) VALUES ('t2', 'only here')")
+    db.sync()
+    server.refuse = lambda change: None
+    server.scripts.append(instead({"error": {"code": "forbidden", "detail": "Withdrawn."}}))
+    db.sync()
+    assert rows(db, "id, title") == [("t2", "only here")]
+    db.sync()  # the membership is back
+    assert rows(db, "id, title") == [("t1", None), ("t2", "only here")]
+    db.execute("UPDATE tasks SET votes = 1 WHERE id = 't2'")
+    db.sync()
+    assert server.rows["tasks", "t2"]["fields"]["title"] == "only here"
+
+
 def test_a_viewer_keeps_pulling_and_its_own_edits_stay(device: Maker, server: FakeServer) -> None:
     db = device()
     db.sync()
