@@ -80,6 +80,7 @@ def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001 - gunic
     app = getattr(worker, "wsgi", None)
     if app is not None:
         app.extensions["rejoin"].recorder.stop()
+        app.extensions["rejoin"].unshown.finish()
 
 
 def on_starting(server: object) -> None:  # noqa: ARG001 - gunicorn's signature

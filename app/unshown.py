@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS: Final = 2.0
 # Documents that wait in one worker; one beyond them waits for its next edit.
 WAITING_MAX: Final = 1_000
+FINISH_SECONDS: Final = 3.0
 
 
 class Unshown:
@@ -56,11 +59,18 @@ class Unshown:
                 self._running = True
                 self._start()
 
-    def show_now(self) -> None:
-        """All that waits, one transaction each."""
+    def finish(self) -> None:
+        """For a worker that stops: what it can in a moment."""
+        self.show_now(FINISH_SECONDS)
+
+    def show_now(self, seconds: float = inf) -> None:
+        """What waits, one transaction each, for so long."""
+        until = time.monotonic() + seconds
         with self._lock:
             waiting, self._waiting = self._waiting, set()
         for space, key in waiting:
+            if time.monotonic() > until:
+                break
             try:
                 with self._connect().begin() as connection:
                     show(cursor(connection), space, key, self._limits, self._now())
