@@ -71,6 +71,13 @@ class Runtime:
             self._recorder_owner = os.getpid()
         return self._recorder
 
+    def close(self) -> None:
+        """Write what is left to write, and close all connections."""
+        if self._recorder is not None and self._recorder_owner == os.getpid():
+            self._recorder.stop()
+        if self._engine is not None and self._owner == os.getpid():
+            self._engine.dispose()
+
     def moved(self, device: UUID, online: bool) -> None:
         """A device's first socket in this worker was opened, or its last one closed."""
         self.recorder.moved(device, online)

@@ -146,8 +146,7 @@ def app(settings: Settings) -> Iterator[Flask]:
     made = create_app(settings)
     made.testing = True
     yield made
-    made.extensions[EXTENSION].recorder.stop()
-    made.extensions[EXTENSION].engine.dispose()
+    made.extensions[EXTENSION].close()
 
 
 @pytest.fixture

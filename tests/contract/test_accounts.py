@@ -496,7 +496,7 @@ def limited(settings: Settings, clock: Clock, engine: Engine) -> Iterator[Flask]
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM login_failures"))
     yield app
-    runtime.engine.dispose()
+    runtime.close()
 
 
 def _guess(app: Flask, email: str, password: str = WRONG, address: str = "") -> int:

@@ -105,7 +105,7 @@ def another(settings: Settings) -> Iterator[Callable[..., FlaskClient]]:
     yield make
     for app in made:
         app.extensions[EXTENSION].recorder.stop()
-        app.extensions[EXTENSION].engine.dispose()
+        app.extensions[EXTENSION].close()
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def broken(settings: Settings) -> Iterator[Flask]:
     nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
     app = create_app(replace(settings, database_url=nowhere))
     yield app
-    app.extensions[EXTENSION].engine.dispose()
+    app.extensions[EXTENSION].close()
 
 
 def test_a_database_out_of_reach_is_503_and_the_process_is_alive(broken: Flask) -> None:

@@ -44,7 +44,7 @@ class Servers:
 
     def stop(self) -> None:
         for app in self.apps:
-            app.extensions[EXTENSION].engine.dispose()
+            app.extensions[EXTENSION].close()
 
     def backup(self, database: str) -> str:
         """A copy of the database as it is now; the servers on it pause."""

@@ -151,7 +151,7 @@ def test_a_change_that_no_hint_tells_of_comes_within_seconds(
     silent = create_app(Settings.from_environ(_environment(server.database_url, tmp_path)))
     a.http = silent.test_client()
     a.sync(a.change(put("t", x=1)))
-    silent.extensions[EXTENSION].engine.dispose()
+    silent.extensions[EXTENSION].close()
     began = time.monotonic()
     for socket in sockets:
         assert socket.until("delta")["cursor"] == 1

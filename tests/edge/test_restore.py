@@ -61,7 +61,7 @@ class Site:
         for each in self.phones:
             each.http = client
         yield client
-        app.extensions[EXTENSION].engine.dispose()
+        app.extensions[EXTENSION].close()
 
     def backup(self) -> str:
         return self._copy(self._url)
