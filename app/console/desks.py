@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from app.admin import conflicts, overviews, quarantine, records
 from app.admin.log_answers import RecordShown
 from app.admin.shapes import AuditQuery, ConflictsQuery, QuarantineQuery
-from app.admin.sight import Sight, Subject
+from app.admin.sight import Sight, Subject, ValueShown
 from app.console.asking import may_open, seen
 from app.console.door import agent, asked_for, blueprint, page
 from app.runtime import runtime
@@ -92,6 +92,7 @@ def show_quarantined(space: UUID, device: UUID, counter: int) -> Response:
         item=found.item,
         change=found.change,
         ops=ops,
+        written=as_written(ops) if sight.opened else None,
         beside=beside,
         sight=sight,
         may_open=may_open(),
@@ -101,6 +102,15 @@ def show_quarantined(space: UUID, device: UUID, counter: int) -> Response:
 def _operations(change: Any) -> list[Any]:
     ops = change.get("ops") if isinstance(change, dict) else None
     return ops if isinstance(ops, list) else []
+
+
+def as_written(part: Any) -> Any:
+    """What was sent, out of its opened values: to be edited."""
+    if isinstance(part, ValueShown):
+        return part.value
+    if isinstance(part, dict):
+        return {name: as_written(inner) for name, inner in part.items()}
+    return [as_written(inner) for inner in part] if isinstance(part, list) else part
 
 
 def _keys(ops: list[Any]) -> list[tuple[str, str]]:

@@ -52,8 +52,9 @@ def log_out() -> Response:
 
 def own_path(wanted: str) -> str:
     """The path where it is one of the console's, else the overview's."""
-    if _OWN.fullmatch(wanted):
-        return request.script_root + wanted
+    below = wanted.removeprefix(request.script_root)
+    if _OWN.fullmatch(below):
+        return request.script_root + below
     return url_for("console.overview")
 
 

@@ -144,7 +144,7 @@ def titled(name: str) -> str:
 
 def page_of(link: str) -> str:
     """The console's page of what stands at this path of the API."""
-    return link.removeprefix("/v1")
+    return request.script_root + link.removeprefix("/v1")
 
 
 def said(args: Mapping[str, str]) -> str:
@@ -176,9 +176,10 @@ def value(shown: Any) -> Markup:
     return Markup('<code class="value">{}</code>').format(as_json(shown.value))
 
 
-def as_json(given: Any) -> str:
-    """The value as JSON text."""
-    return msgspec.json.encode(given).decode()
+def as_json(given: Any, indent: int = 0) -> str:
+    """The value as JSON text; with an indent, on several lines."""
+    whole = msgspec.json.encode(given)
+    return (msgspec.json.format(whole, indent=indent) if indent else whole).decode()
 
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {

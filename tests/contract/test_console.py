@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
-from flask import Flask
+from flask import Flask, url_for
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
@@ -580,6 +581,19 @@ def test_a_change_put_aside_is_replayed_with_operations_written_anew(
     assert trouble.b.pull_all()["tasks", MARKUP]["fields"]["note"] == "Tea"
 
 
+def test_what_was_sent_can_be_edited_once_its_values_are_open(
+    admin: Desk, trouble: Trouble
+) -> None:
+    assert SECRET_VALUE not in html.unescape(admin.see(trouble.item()).text)
+    shown = admin.post(trouble.item(), reason="To repair it").text
+    text = html.unescape(shown[shown.index("<textarea") : shown.index("</textarea>")])
+    ops = json.loads(text[text.index(">") + 1 :])
+    assert [op["op"] for op in ops] == ["increment", "put"]
+    assert ops[1] == put(MARKUP, note=SECRET_VALUE)
+    path = f"{trouble.item()}/replay"
+    assert admin.post(path, reason="Mended", ops=json.dumps(ops[1:])).status_code == 303
+
+
 def test_what_only_admins_may_is_refused_and_not_offered_to_others(
     desk: Desk, admin: Desk, trouble: Trouble
 ) -> None:
@@ -731,3 +745,58 @@ def test_an_admin_erases_a_user_who_was_named_and_sees_the_counts(
     assert re.search(r"<code>changes</code><td class=\"number\">[1-9]", done.text)
     admin.see(f"/admin/users/{user}", 404)
     assert trouble.a.get("/v1/devices").status_code == 401
+
+
+# Whatever comes -----------------------------------------------------------------------------
+
+NONSENSE = ("", "\0", "x", "-1", "9" * 40, MARKUP, "\u202e", "é" * 9_000, "{", "[[[", "' OR 1=1 --")
+
+
+def every_address(app: Flask, trouble: Trouble) -> Iterator[tuple[str, str]]:
+    """(method, path) of every route of the console's, on what is there."""
+    known = {"space": trouble.space, "device": trouble.b.device, "counter": 2, "user": uuid4()}
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith("console."):
+            values = {name: known.get(name, "x") for name in rule.arguments}
+            with app.test_request_context():
+                path = url_for(rule.endpoint, **values)
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+                yield method, path
+
+
+def test_a_stranger_gets_no_page_but_the_login(
+    app: Flask, client: FlaskClient, trouble: Trouble
+) -> None:
+    addresses = list(every_address(app, trouble))
+    assert len(addresses) > 30
+    for method, path in addresses:
+        answer = client.open(path, method=method, data={"reason": "x"})
+        if path.startswith(("/admin/login", "/admin/static")):
+            continue
+        assert answer.status_code == 303, (method, path)
+        assert answer.headers["Location"].startswith("/admin/login")
+
+
+def test_no_page_answers_500_or_leaves_the_console_whatever_it_is_sent(
+    app: Flask, admin: Desk, trouble: Trouble
+) -> None:
+    csrf = Page(admin.see("/admin/devices")).hidden["csrf"]
+    names = ("reason", "collection", "id", "field", "seen", "sibling", "value", "ops", "drop",
+             "position", "email", "space", "back", "page", "limit", "q", "state", "before", "at",
+             "device", "behind", "done", "audit", "values", "next")  # fmt: skip
+    for method, path in every_address(app, trouble):
+        if path in {"/admin/logout", "/admin/login"}:
+            continue
+        for nonsense in NONSENSE:
+            sent = dict.fromkeys(names, nonsense)
+            forms = [{"csrf": csrf, **sent}, {"csrf": csrf, **sent, "reason": "x", "drop": "0"}]
+            for data in forms if method == "POST" else [None]:
+                answer = admin.client.open(path, method=method, query_string=sent, data=data)
+                assert answer.status_code < 500, (method, path, nonsense)
+                assert answer.headers.get("Location", "/admin").startswith("/admin")
+                assert "<script>alert" not in answer.text
+    for raw in (b"csrf=%ff&reason=%fe", b"--x\r\n", b"\xff" * 100):
+        for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "a/b"):
+            answer = admin.client.post("/admin/logout", data=raw, content_type=kind)
+            assert answer.status_code == 403
+    assert admin.is_in()

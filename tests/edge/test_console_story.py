@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -66,6 +67,10 @@ PALE = """() => {
   }
   return pale;
 }"""
+# What one can press or fill in, without a name that a screen reader could say.
+NAMELESS = """() => [...document.querySelectorAll("a, button, summary, input, select, textarea")]
+  .filter((node) => node.type !== "hidden" && !node.labels?.length &&
+    !node.textContent.trim() && !node.ariaLabel).map((node) => node.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +231,8 @@ def test_an_agent_finds_the_stuck_device_reads_why_mends_it_and_sees_it_converge
     expect(page.locator(".problem")).to_contain_text("field_type_mismatch")
     refused = page.locator("fieldset label", has_text="increment")
     expect(refused.get_by_role("checkbox")).to_be_checked()
-    page.get_by_label("Reason").last.fill("Votes are no counter in the phone's version")
-    page.get_by_role("button", name="Replay").click()
+    page.locator("#replay-reason").fill("Votes are no counter in the phone's version")
+    page.get_by_role("button", name="Replay", exact=True).click()
     agent.sees("The change is replayed")
 
     # The conflict is settled on the phone's side.
@@ -243,26 +248,21 @@ def test_an_agent_finds_the_stuck_device_reads_why_mends_it_and_sees_it_converge
     page.evaluate("window.neverReloaded = true")
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM audit").scalar_one() >= 2
-    live = pair.tablet.live()
+    came = Event()
+    live = pair.tablet.live(lambda _rows: came.set())
     expect(page.locator("#head .state.online")).to_be_visible(timeout=PATIENCE_SECONDS * 1000)
     agent.sees("No finding: the device does what it should.")
     agent.misses("quarantined")
     assert page.evaluate("window.neverReloaded") is True
     assert pair.titles() == [("t1", "Oat milk"), ("t2", "White bread")]
-    until(lambda: pair.shown(pair.tablet) == pair.titles())
+    while pair.shown(pair.tablet) != pair.titles():
+        assert came.wait(PATIENCE_SECONDS)
+        came.clear()
     live.stop()
     expect(page.locator("#head .state.online")).to_have_count(0, timeout=PATIENCE_SECONDS * 1000)
     assert rows(pair.phone)["tasks"] == rows(pair.tablet)["tasks"]
     assert agent.wrong == []
     assert all(url.startswith(agent.url) for url in agent.asked)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def paths(families: Town) -> dict[str, str]:
@@ -308,6 +308,7 @@ def test_every_page_fits_its_screen_and_all_its_text_can_be_read(
         agent.go(path)
         assert agent.page.evaluate("document.documentElement.scrollWidth") == width, name
         assert agent.page.evaluate(PALE) == [], name
+        assert agent.page.evaluate(NAMELESS) == [], name
         shoot(agent.page, name, width, scheme)
     # An error's page is one that the browser speaks of.
     assert [said for said in agent.wrong if "404" not in said] == []
@@ -357,6 +358,26 @@ def test_what_an_agent_is_writing_is_not_taken_away_by_a_refresh(
     with page.expect_response(lambda answer: answer.url.endswith("/conflicts")):
         pass
     expect(page.locator("#c1-1-reason")).to_have_value("Half a sen")
+
+
+def test_a_page_that_nobody_touches_asks_no_more_until_somebody_does(
+    agent_at: AgentMaker, families: Town
+) -> None:
+    agent = agent_at()
+    page = agent.page
+    page.clock.install()
+    agent.log_in(families.admin)
+    path = paths(families)["device"]
+    agent.go(path)
+    with page.expect_response(agent.url + path):
+        page.clock.fast_forward("31:00")
+    page.clock.run_for(1_000)
+    asked = len(agent.asked)
+    page.clock.run_for(5 * 60_000)
+    assert len(agent.asked) == asked
+    with page.expect_response(agent.url + path):
+        page.keyboard.press("Tab")
+        page.clock.run_for(4_000)
 
 
 def test_a_page_whose_session_has_ended_says_so_and_leads_back(
