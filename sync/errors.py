@@ -72,6 +72,7 @@ class BadRequest(SyncError):
         "too_deep": "The body is nested too deeply.",
         "too_many_changes": "The request has too many changes.",
         "too_many_spaces": "The request has too many spaces.",
+        "too_many_documents": "The websocket has too many documents.",
         "bad_counter": "The counters of the changes are not consecutive, or exceed `counter`.",
         "bad_parameter": "A parameter of the request is not valid.",
         "bad_page": "The page token is not good any more: start again from the cursor.",

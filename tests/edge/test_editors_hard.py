@@ -12,10 +12,14 @@ from typing import Any
 
 import pycrdt
 import pytest
+from sqlalchemy import text
 
+from storage.engine import make_engine
+from tests.contract.people import until_someone_waits
 from tests.edge import editors as made
 from tests.edge.editors import HOCUSPOCUS, Author, Editors
 from tests.edge.test_editors import Desk, text_of
+from tests.edge.test_editors_commits import LOCK
 from tests.edge.test_editors_hostile import Yjs
 
 # The folder with automerge-paper.json.gz and friendsforever.json.gz (josephg/editing-traces).
@@ -87,6 +91,36 @@ def test_a_server_that_is_told_to_stop_keeps_what_was_typed_and_editors_come_bac
     his.until(text="Warm Milk", saved=True)
 
 
+TERMINATE = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def test_a_commit_that_the_database_breaks_off_is_made_up_for_by_the_editor_itself(
+    node: Editors, start_server: Any
+) -> None:
+    server = start_server(WEB_CONCURRENCY="1")
+    ann = Author(server.url)
+    desk = Desk(node, ann.space())
+    hers, his = desk.open(ann), desk.open(ann, HOCUSPOCUS)
+    hers.until(synced=True)
+    his.until(synced=True)
+    engine = make_engine(server.database_url, 3)
+    with engine.connect() as locking, engine.connect() as ending:
+        locking.execute(LOCK, {"space": desk.space})
+        hers.insert(0, "Milk")
+        his.insert(0, "Warm ")
+        until_someone_waits(engine)
+        ending.execute(TERMINATE)
+        ending.rollback()
+        locking.rollback()
+    engine.dispose()
+    assert 1013 in hers.until(letters="".join(sorted("Milk" + "Warm ")))["closes"]
+    his.until(saved=True, text=hers.state["text"])
+    desk.open(ann).until(text=hers.state["text"])
+
+
 def test_what_was_written_in_weeks_offline_gets_through_whole(
     node: Editors, start_server: Any
 ) -> None:
@@ -138,13 +172,13 @@ def test_an_editor_in_python_by_the_provider_of_pycrdt_and_one_in_javascript_agr
     his.ask("destroy")
     path = f"/v1/spaces/{desk.space}/documents/notes/n1/body?token={ann.token}"
     document: pycrdt.Doc[Any] = pycrdt.Doc()
-    text = document.get("body", type=pycrdt.Text)
+    body = document.get("body", type=pycrdt.Text)
 
     async def edit(socket: Yjs) -> None:
         async with pycrdt.Provider(document, Channel(socket)) as provider:
             await asyncio.wait_for(provider.synced.wait(), 20)
-            assert str(text) == "Milk"
-            text.insert(4, " and honey")
+            assert str(body) == "Milk"
+            body.insert(4, " and honey")
             await asyncio.to_thread(hers.until, text="Milk and honey")
         socket.tcp.shutdown(SHUT_RDWR)
 

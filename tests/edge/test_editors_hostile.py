@@ -302,6 +302,24 @@ def test_a_document_that_is_refused_leaves_the_others_of_its_socket_alone(ann: A
     assert socket.receive() == yprotocol.addressed(good, yprotocol.write_sync_status(saved=True))
 
 
+def test_a_socket_has_a_hundred_documents_and_a_stranger_few_guesses(ann: Author) -> None:
+    space = ann.space()
+    socket = Yjs(ann.url, "/v1/hocuspocus")
+    for number in range(100):
+        name = f"{space}/notes/n{number}/body"
+        socket.send_data(hello(ann, name))
+        welcome = yprotocol.write_authenticated(may_write=True)
+        assert socket.receive() == yprotocol.addressed(name, welcome)
+    name = f"{space}/notes/n100/body"
+    socket.send_data(hello(ann, name))
+    refused = yprotocol.write_refused("too_many_documents")
+    assert socket.receive() == yprotocol.addressed(name, refused)
+    guessing = Yjs(ann.url, "/v1/hocuspocus")
+    for _ in range(30):
+        guessing.send_data(hello(ann, name, "a.b.c"))
+    assert guessing.closed().code == 1013
+
+
 def test_a_hocuspocus_frame_that_is_none_ends_the_socket(ann: Author) -> None:
     for frame in (b"\xff" * 20, "text", b"", yprotocol.addressed("x" * 3_000, b"\3")):
         socket = Yjs(ann.url, "/v1/hocuspocus")
