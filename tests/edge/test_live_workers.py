@@ -29,6 +29,10 @@ LISTENERS = """
     WHERE datname = current_database() AND application_name = 'rejoin hints'
       AND query LIKE 'LISTEN%'
 """
+CUT_ALL = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,26 @@ def test_a_change_that_no_hint_tells_of_comes_within_seconds(
         assert socket.until("delta")["cursor"] == 1
         socket.close()
     assert time.monotonic() - began < 8
+
+
+def test_sockets_outlive_all_connections_to_the_database(
+    server: LiveServer, database: Engine, a: Phone
+) -> None:
+    sockets = each_worker(server, a)
+    a.sync(a.change(put("t", n=1)))
+    for socket in sockets:
+        assert socket.until("delta")["cursor"] == 1
+    with database.connect() as connection:
+        connection.execute(text(CUT_ALL))
+    a.sync(a.change(put("t", n=2)))
+    for socket in sockets:
+        assert socket.until("delta")["cursor"] == 2
+    for n, socket in enumerate(sockets, 3):
+        change = a.change(put("t", n=n))
+        socket.send({"type": "push", "ref": n, "space": "me", "changes": [change]})
+        assert socket.until("pushed")["accepted"] == n
+    for socket in sockets:
+        socket.close()
 
 
 def test_hints_come_again_after_the_way_between_workers_was_cut(
