@@ -19,6 +19,7 @@ from rejoin_testing.proxy import proxying
 import rejoin
 from tests.conftest import LiveServer
 from tests.contract.people import new_email
+from tests.edge.editors import editors, rooms_url
 from tests.edge.fleet import PASSWORD, rows
 
 Opener = Callable[..., rejoin.Database]
@@ -277,3 +278,30 @@ def test_a_device_revoked_while_it_was_away_learns_it_when_it_comes_back(device:
     live = b.live()
     assert live.wait_until("stopped", timeout_s=20), (live.state, live.words)
     assert "log in" in live.words
+
+
+def test_a_device_and_a_stock_editor_share_a_text(server: LiveServer, device: Opener) -> None:
+    a, ears = with_notes(device), Ears()
+    a.execute("INSERT INTO notes (id, title) VALUES ('n1', 'Letter')")
+    a.sync()
+    go_live(a, ears)
+    space = a.status().spaces[0].id
+    with editors() as node:
+        editor = node.editor(
+            "e",
+            "y-websocket",
+            rooms_url(server.url),
+            f"{space}/documents/notes/n1/body",
+            token=a.session().token(),
+        )
+        editor.until(synced=True)
+        editor.insert(0, "Dear all 😀")
+        assert ears.wait(lambda: column(a) == "Dear all 😀")
+        with a.document("notes", "n1", "body").edit() as text:
+            text.insert(8, ",")
+        editor.until(text="Dear all, 😀")
+        a.execute("UPDATE notes SET body = body || '!'")
+        editor.until(text="Dear all, 😀!")
+    assert ears.wait(lambda: a.status().pending == 0)
+    assert body(a) == "Dear all, 😀!"
+    assert a.status().refused == []

@@ -30,6 +30,7 @@ from rejoin.line import Dial, dial
 from rejoin.live import Live, State
 from rejoin.loop import Loop, Progress, SyncResult
 from rejoin.outbox import seal
+from rejoin.ownwatch import known
 from rejoin.report import Conflict, Status
 from rejoin.rows import read_row
 from rejoin.rowwatch import RowChange, Watch
@@ -437,10 +438,18 @@ class Database:
         """
         if str(self.path) in ("", ":memory:"):
             raise RejoinError("live() opens the file once more, and this database is none.")
+        self._not_inside()
         self.session().token()
         self._lives = [one for one in self._lives if one.state != "stopped"]
         made = Live(
-            self._again, on_change, on_presence, on_state, self._rand, self._personal(), self._dial
+            self._again,
+            on_change,
+            on_presence,
+            on_state,
+            self._rand,
+            self._personal(),
+            known(self._db),
+            self._dial,
         )
         self._lives.append(made)
         return made

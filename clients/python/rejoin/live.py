@@ -20,7 +20,7 @@ from rejoin.bell import Bell, Stopping
 from rejoin.conversation import LOOK_EVERY_S, Conversation
 from rejoin.errors import NotLoggedIn, RejoinError
 from rejoin.line import ABNORMAL, Dial, Ended, Line, NoSocket, dial
-from rejoin.ownwatch import OwnWatch
+from rejoin.ownwatch import Known, OwnWatch
 from rejoin.polling import Polls
 from rejoin.rowwatch import RowChange
 from rejoin.spaces import Space
@@ -79,6 +79,7 @@ class Live:
         on_state: Callable[[State, str], None] | None,
         rand: Callable[[], float],
         personal: str,
+        before: Known,
         dialled: Dial = dial,
     ) -> None:
         self._bell = Bell()
@@ -88,6 +89,7 @@ class Live:
         self._on_state = on_state
         self._rand = rand
         self._personal = personal
+        self.before = before
         self._dial = dialled
         self._state: State = "connecting"
         self._words = ""
@@ -214,7 +216,7 @@ class Worker:
         self.changed = live.changed
         self.presences = live.presences
         self.present = live.present
-        self._own = OwnWatch(device.file, live.changed)
+        self._own = OwnWatch(device.file, live.changed, live.before)
         self._attempt = 0
         self._misses = 0
         self._ready_at: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import dataclass
 
 from rejoin import collections, settle, spaces
 from rejoin.collections import Collection
@@ -12,18 +13,29 @@ from rejoin.rowwatch import RowChange, Watch
 from rejoin.spaces import Space
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is no news: of each space (by number) the counter and the cursor."""
+
+    counters: dict[int, int]
+    cursors: dict[int, int]
+
+
+def known(db: sqlite3.Connection) -> Known:
+    """As of now."""
+    settle.sealed(db)
+    all_of = spaces.read_all(db)
+    return Known({s.no: s.counter for s in all_of}, {s.no: s.pull_cursor for s in all_of})
+
+
 class OwnWatch:
     """Tells of each change of this device once, and of tables that another process has pulled."""
 
-    def __init__(self, db: sqlite3.Connection, tell: Watch) -> None:
+    def __init__(self, db: sqlite3.Connection, tell: Watch, before: Known) -> None:
         self._db = db
         self._tell = tell
-        settle.sealed(db)
-        self._counters: dict[int, int] = {}
-        self._cursors: dict[int, int] = {}
-        for space in spaces.read_all(db):
-            self._counters[space.no] = space.counter
-            self._cursors[space.no] = space.pull_cursor
+        self._counters = dict(before.counters)
+        self._cursors = dict(before.cursors)
 
     def look(self) -> None:
         """Numbers what was recorded, and tells what is new."""
