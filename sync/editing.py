@@ -97,6 +97,15 @@ class Held(Struct, frozen=True):
     loose: int = 0
 
 
+def joined(held: Held) -> dict[int, bytes]:
+    """What of the push joined the document, by position: the edit itself, and what it freed."""
+    found: dict[int, list[bytes]] = {}
+    for piece in held.pieces:
+        if not piece.waits:
+            found.setdefault(piece.position, []).append(piece.update)
+    return {position: merge(updates) for position, updates in found.items()}
+
+
 Load = Callable[[], bytes]
 """→ all that was there before the push, merged."""
 

@@ -237,8 +237,9 @@ class Room:
             self.stand = Stand(done.epoch, done.head)
         if done.others is not None:
             self.tell(write_update(done.others))
-        if done.saved:
-            self._tell_typed(done.saved)
+        told = {m: update for m, update in done.saved.items() if m not in done.waiting}
+        if told:
+            self._tell_typed(told)
         for member, count in Counter(typed.member for typed in batch).items():
             if member in done.saved:
                 member.saved(count)

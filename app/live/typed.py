@@ -20,11 +20,12 @@ from app.exchange import push
 from storage import documents as stored
 from storage.spaces import Space
 from storage.sql import Cursor, cursor
-from sync import documents
+from sync import documents, editing
 from sync.changes import BadChange, Change, Context, Edit
 from sync.editing import FieldKey
 from sync.errors import Refused, SyncError, Unavailable
 from sync.limits import Limits
+from sync.plan import Plan
 from sync.requests import SpaceRequest
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Committed:
     saved: dict[Member, bytes] = field(default_factory=dict)
     refused: dict[Member, SyncError] = field(default_factory=dict)
     unshown: set[FieldKey] = field(default_factory=set)
+    waiting: set[Member] = field(default_factory=set)
 
 
 class Stand(NamedTuple):
@@ -163,6 +165,23 @@ def _write(
             done.refused[member] = Unavailable("too_busy", "Too much was typed at once.")
         else:
             done.saved[member] = merged[member]
+    _split(key, plan, members, done)
+
+
+def _split(key: DocumentKey, plan: Plan, members: Mapping[int, Member], done: Committed) -> None:
+    """Of what is saved, what waits for missing updates: nobody else is given that, for a library
+    may not survive it. What had waited and has come with this is news to all.
+    """
+    held = plan.documents.get(key[1:])
+    if held is None:
+        return
+    joined = editing.joined(held)
+    for entry in plan.entries:
+        member = members[entry.counter]
+        if any(p.waits and p.position == entry.position for p in held.pieces):
+            done.waiting.add(member)
+    if held.taken or held.folded:
+        done.others = documents.merge([*filter(None, [done.others]), *joined.values()])
 
 
 def written_after(cur: Cursor, key: DocumentKey, position: int) -> bytes | None:

@@ -14,7 +14,7 @@ import pycrdt
 import pytest
 from wsproto.events import BytesMessage, Event
 
-from sync import yprotocol
+from sync import documents, yprotocol
 from sync.yprotocol import Presence
 from tests.edge.editors import Author
 from tests.edge.sockets import Closed, Refused, Websocket
@@ -364,3 +364,29 @@ def test_many_sockets_that_come_and_go_at_once_leave_nothing_behind(
     last = table.open()
     until(last, yprotocol.Step1)
     assert process.num_fds() <= before + 30
+
+
+def test_an_update_before_what_it_depends_on_is_given_to_nobody_until_that_has_come(
+    table: Table,
+) -> None:
+    document: pycrdt.Doc[Any] = pycrdt.Doc(client_id=7)
+    made: list[bytes] = []
+    watch = document.observe(lambda event: made.append(event.update))
+    text = document.get("body", type=pycrdt.Text)
+    for word in ("a", "b", "c"):
+        text.insert(len(text), word)
+    del watch
+    near, early, late = table.open(), table.open(), table.open()
+    for socket in (near, early, late):
+        until(socket, yprotocol.Step1)
+    early.send_data(yprotocol.write_update(made[2]))
+    # A circle, which would end a library that took it.
+    early.send_data(yprotocol.write_update(b"\1\1\x05\0\x84\x06\0\1x\0"))
+    early.send_data(yprotocol.write_update(b"\1\1\x06\0\x84\x05\0\1x\0"))
+    early.send_data(yprotocol.write_step_1(EMPTY))
+    assert until(early, yprotocol.Step2).update == b"\0\0", "committed, and still nothing"
+    late.send_data(yprotocol.write_update(documents.merge(made[:2])))
+    copy: pycrdt.Doc[Any] = pycrdt.Doc()
+    while str(copy.get("body", type=pycrdt.Text)) != "abc":
+        copy.apply_update(until(near, yprotocol.Update).update)
+    assert until(late, yprotocol.Update).update, "its author lacks what it freed"
