@@ -29,13 +29,16 @@ class Following(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True):
-    """`until`: when the token ends, None before one was checked; times in ms since 1970."""
+    """`until`: when the token ends, None before one was checked; times in ms since 1970.
+    `opening`: the spaces that are looked for, and whether one was told of meanwhile.
+    """
 
     began: int
     until: int | None = None
     greeted: bool = False
     warned: bool = False
     spaces: Mapping[str, Following] = {}
+    opening: Mapping[str, bool] = {}
 
 
 # Events of the server's own -------------------------------------------------------------------

@@ -77,7 +77,9 @@ def _hello(session: Session, hello: Hello, _ready: bool) -> Step:
     left = [name for name in session.spaces if name not in hello.spaces]
     kept = {name: at for name, at in session.spaces.items() if name in hello.spaces}
     leaving = [Leave(name) for name in left]
-    return replace(session, spaces=kept), [*check, *leaving, Open(hello.spaces)]
+    opening = dict.fromkeys(hello.spaces, False)
+    session = replace(session, spaces=kept, opening=opening)
+    return session, [*check, *leaving, Open(hello.spaces)]
 
 
 def _token(session: Session, message: Token, _ready: bool) -> Step:
@@ -102,21 +104,26 @@ def _opened(session: Session, event: Opened, _ready: bool) -> Step:
         shown[name] = {"epoch": place.epoch, "head": place.head}
         if name not in spaces:
             asked = event.asked[name]
-            spaces[name] = _follow(place, asked)
+            spaces[name] = _follow(place, asked, told=session.opening.get(name, False))
             effects.append(ShowOthers(name))
             if 0 < asked.cursor <= place.head:
                 effects.append(Remember(place.space, asked.epoch or place.epoch, asked.cursor))
     ready = Ready(event.server_time, event.limits, shown)
-    return replace(session, spaces=spaces, greeted=True), [Send(ready), *effects]
+    opened = replace(session, spaces=spaces, opening={}, greeted=True)
+    return opened, [Send(ready), *effects]
 
 
-def _follow(place: Place, asked: Asked) -> Following:
+def _follow(place: Place, asked: Asked, *, told: bool) -> Following:
     stands = (asked.epoch or place.epoch, asked.cursor)
-    return Following(place.space, asked.epoch, asked.cursor, behind=stands != place.newest)
+    behind = told or stands != place.newest
+    return Following(place.space, asked.epoch, asked.cursor, behind=behind)
 
 
 def _told(session: Session, event: Told, ready: bool) -> Step:
     following = session.spaces.get(event.name)
+    if following is None and event.name in session.opening:
+        # It was looked at before this, perhaps.
+        return replace(session, opening={**session.opening, event.name: True}), []
     if following is None or following.behind:
         return session, []
     return _read(session, event.name, replace(following, behind=True), ready)

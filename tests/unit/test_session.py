@@ -138,6 +138,16 @@ def test_what_is_committed_while_the_space_was_opened_is_read_too() -> None:
     assert step(session, Drained())[1] == [Read("s", SPACE, 1, 3, None)]
 
 
+def test_what_is_told_while_the_space_is_looked_for_is_not_lost() -> None:
+    session, _ = step(Session(0, until=1), Hello({"s": Asked(1, 3)}))
+    session, effects = step(session, Told("s"))
+    assert effects == []
+    session, _ = step(session, opened(head=3, cursor=3))
+    session, effects = step(session, Drained())
+    assert effects == [Read("s", SPACE, 1, 3, None)]
+    assert session.opening == {}
+
+
 def test_a_delta_moves_the_cursor_and_the_next_is_read_from_there() -> None:
     session, _ = step(following(head=3, cursor=1), Drained())
     session, effects = step(session, found(1, 3))
