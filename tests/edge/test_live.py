@@ -79,3 +79,38 @@ def test_without_a_token_the_first_message_must_bring_one(server: LiveServer) ->
     socket.send({"type": "hello", "spaces": {}})
     assert socket.receive()["code"] == "token_missing"
     assert socket.closed() == Closed(4401, "token_missing")
+
+
+def test_a_second_hello_changes_the_set_and_streams_go_on(server: LiveServer, a: Phone) -> None:
+    shared = a.post("/v1/spaces", {"name": "shared"}).json["id"]
+    socket = live(server, a)
+    socket.hello("me")
+    a.sync(a.change(put("t", x=1)))
+    assert socket.until("delta")["cursor"] == 1
+    socket.hello("me", shared)
+    other = Phone(a.http, a.email, a.token, a.device, shared)
+    other.sync(other.change(put("s", x=1)))
+    delta = socket.receive()
+    assert (delta["space"], delta["from"], delta["cursor"]) == (shared, 0, 1)
+    a.sync(a.change(put("t", x=2)))
+    delta = socket.receive()
+    assert (delta["space"], delta["from"], delta["cursor"]) == ("me", 1, 2)
+    socket.hello(shared, cursor=1)
+    a.sync(a.change(put("t", x=3)))
+    other.sync(other.change(put("s", x=2)))
+    delta = socket.receive()
+    assert (delta["space"], delta["from"], delta["cursor"]) == (shared, 1, 2)
+    socket.close()
+
+
+def test_a_push_repeated_on_the_socket_is_acknowledged_not_applied(
+    server: LiveServer, a: Phone
+) -> None:
+    socket = live(server, a)
+    socket.hello("me")
+    push = {"type": "push", "ref": 1, "space": "me", "changes": [a.change(put("t", x=1))]}
+    for _ in range(2):
+        socket.send(push)
+        pushed = socket.until("pushed")
+        assert (pushed["accepted"], pushed["head"]) == (1, 1)
+    socket.close()
