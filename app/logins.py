@@ -90,6 +90,8 @@ def log_out(refresh_token: str | None) -> None:
         if device_id is not None:
             accounts.lock_device(connection, device_id)
             tokens.revoke_of_device(connection, device_id, runtime().now())
+    if device_id is not None:
+        _note("logout", device_id)
 
 
 def _note(kind: str, device_id: UUID) -> None:

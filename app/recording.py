@@ -54,10 +54,13 @@ FAILURES: Final = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, OSError, Unusa
 
 
 class Recorder:
-    """One for each worker. `now` gives ms since 1970."""
+    """One for each of so many workers. `now` gives ms since 1970."""
 
-    def __init__(self, connect: Callable[[], Engine], now: Callable[[], int]) -> None:
+    def __init__(
+        self, connect: Callable[[], Engine], now: Callable[[], int], workers: int = 1
+    ) -> None:
         self.now = now
+        self._workers = workers
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
         self._connect = connect
         self._engine: Engine | None = None
@@ -212,7 +215,8 @@ class Recorder:
             if now >= sweep_at:
                 self.sweep()
                 took = self.now() - now
-                sweep_at = now + max(SWEEP_SECONDS * 1000, REST * took)
+                # The workers take turns by chance: all of them come to one sweep in that time.
+                sweep_at = now + self._workers * max(SWEEP_SECONDS * 1000, REST * took)
 
     def _beat(self, now: int) -> None:
         try:

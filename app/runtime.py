@@ -67,7 +67,11 @@ class Runtime:
         """What notes how the devices stand, in this process."""
         if self._recorder is None or self._recorder_owner != os.getpid():
             # A connection of its own: no request waits for one that a note needs.
-            self._recorder = Recorder(lambda: make_engine(self._database_url(), 1), self.now_ms)
+            self._recorder = Recorder(
+                lambda: make_engine(self._database_url(), 1),
+                self.now_ms,
+                self.settings.web_concurrency,
+            )
             self._recorder_owner = os.getpid()
         return self._recorder
 

@@ -104,9 +104,11 @@ def test_a_refused_refresh_stands_in_its_devices_timeline(
     spent = str(ada.session["refresh_token"])
     ada.refresh(spent)
     assert ada.refresh(spent).status_code == 401
+    assert ada.call("POST", "/v1/auth/logout", refresh_token=spent).status_code == 204
     recorder.flush()
     mine = timeline(engine, ada.device_id)
     assert mine["token_renewed", ""][0] == mine["refused", "token_reused"][0] == 1
+    assert mine["logout", ""][0] == 1
 
 
 def test_a_stranger_writes_nothing_into_anothers_timeline(
