@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
-from rejoin import documents, limits, settle, spaces
+from rejoin import document_rows, documents, limits, settle, spaces
 from rejoin.answers import as_int, as_object, as_text, read_space
 from rejoin.apply import writing
 from rejoin.errors import NotLoggedIn, ServerRefused
@@ -186,7 +186,7 @@ def _renumber(db: sqlite3.Connection, space: Space, old: str) -> None:
         "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)",
         [(space.no, n, at, renumbered(body, n, clock)) for n, (at, body) in enumerate(rest, 1)],
     )
-    documents.reindex(db, space.no)
+    document_rows.reindex(db, space.no)
     documents.renew_client(db)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
     for no, record_id, text in db.execute(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import cast
 
-from rejoin import collections, documents
+from rejoin import collections, document_rows, documents
 from rejoin.collections import Collection
 from rejoin.edits import Edit, Op, Seen, moved, net_effect, to_ops
 from rejoin.rows import read_row
@@ -309,7 +309,7 @@ def number(db: sqlite3.Connection, units: Iterable[Unit]) -> int:
         for ops, body in _bodies(unit, counter):
             counter += 1
             rows.append((unit.space, counter, unit.at, body))
-            documents.numbered(db, unit.space, counter, ops)
+            document_rows.numbered(db, unit.space, counter, ops)
         counters[unit.space] = counter
     db.executemany(
         "INSERT INTO rejoin_changes (space, counter, at, body) VALUES (?, ?, ?, ?)", rows

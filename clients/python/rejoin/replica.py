@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rejoin import collections, documents
+from rejoin import collections, document_rows, documents
 from rejoin.edits import Op
 from rejoin.overlay import Delta, Record, shown
 from rejoin.rows import Write
@@ -100,7 +100,7 @@ class Replica:
         whole = whole or delta.replace or one.record.fields is None
         one.must_show(one.record.take(delta, whole=whole))
         if one.record.fields is not None:
-            documents.take(self._db, at, delta.documents, whole=whole)
+            document_rows.take(self._db, at, delta.documents, whole=whole)
 
     def forget(self, deltas: Iterable[Delta]) -> None:
         """Before a transfer that replaces the copy: what it doesn't name is no longer there."""
@@ -192,7 +192,7 @@ class Replica:
             " VALUES (?, ?, ?, ?, ?)",
             alive,
         )
-        documents.forget(self._db, dead)
+        document_rows.forget(self._db, dead)
         self._index(index)
 
     def _index(self, ats: Iterable[At]) -> None:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from rejoin import documents, spaces
+from rejoin import document_rows, spaces
 from rejoin.answers import Problem, SpaceAnswer, read_delta
 from rejoin.apply import Applying, applying, writing
 from rejoin.collections import Collection
@@ -174,7 +174,7 @@ def refuse(db: sqlite3.Connection, no: int, counter: int, problem: Problem, now_
         " WHERE space = ? AND counter = ?",
         (now_ms, no, counter),
     )
-    documents.refused(db, no, counter)
+    document_rows.refused(db, no, counter)
 
 
 def give_back(db: sqlite3.Connection, no: int, expected: int) -> None:
@@ -193,7 +193,7 @@ def give_back(db: sqlite3.Connection, no: int, expected: int) -> None:
             " WHERE space = ? AND counter >= ? AND state <> 'pending'",
             (no, expected),
         )
-        documents.reindex(db, no)
+        document_rows.reindex(db, no)
     have = db.execute(
         "SELECT min(counter) FROM rejoin_changes WHERE space = ? AND counter >= ?", (no, expected)
     ).fetchone()[0]
@@ -242,17 +242,17 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
         frame.replica.forget([*staged, *answer.records])
         own = f"state = 'accepted' AND counter BETWEEN {held.start} AND {held.stop - 1}"
         if _all_own(db, no, own, answer):
-            documents.folded(db, no)
+            document_rows.folded(db, no)
             for op in _ops(db, no, own):
                 frame.replica.fold(op)
         else:
-            documents.replaced(db, no)
+            document_rows.replaced(db, no)
     else:
         mine = f"state = 'accepted' AND folded = 0 AND counter <= {covered}"
         for op in _ops(db, no, mine):
             frame.replica.fold(op)
         db.execute(f"UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND {mine}", (no,))
-        documents.folded(db, no)
+        document_rows.folded(db, no)
     for delta in [*staged, *answer.records]:
         frame.replica.take(delta, whole=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
@@ -317,7 +317,7 @@ def withdraw(
             _empty(frame, home)
             for table in ("records", "conflicts", "aside", "deletes"):
                 db.execute(f"DELETE FROM rejoin_{table} WHERE collection = ?", (home.no,))
-        documents.withdrawn(db, space.no)
+        document_rows.withdrawn(db, space.no)
         db.execute("DELETE FROM rejoin_staged WHERE space = ?", (space.no,))
         db.execute(
             "UPDATE rejoin_spaces SET withdrawn = 1, epoch = NULL, cursor = 0,"
