@@ -25,6 +25,8 @@ FOLD_ROWS: Final = 64
 LOOSE_BYTES, LOOSE_PART = 64 * 2**10, 2
 WAITS, CAME, MERGED, WHOLE = -1, 0, 1, 2
 
+# OFFSET 0 keeps PostgreSQL to one look into the primary key for each: left free, it may read all
+# documents of a space to find one.
 _WANTED: Final = """
     unnest(%(collections)s::text[], %(ids)s::text[], %(fields)s::text[])
         AS wanted (collection, id, field)
@@ -32,8 +34,12 @@ _WANTED: Final = """
 _HELD: Final = f"""
     SELECT d.collection, d.id, d.field, position, level, octet_length(update), about,
            CASE WHEN level = {WAITS} THEN update END
-    FROM {_WANTED} JOIN documents d USING (collection, id, field)
-    WHERE space_id = %(space)s
+    FROM {_WANTED} CROSS JOIN LATERAL (
+        SELECT * FROM documents
+        WHERE space_id = %(space)s AND collection = wanted.collection AND id = wanted.id
+          AND field = wanted.field
+        OFFSET 0
+    ) AS d
     ORDER BY d.collection, d.id, d.field, position, level
 """  # noqa: S608
 
@@ -94,8 +100,12 @@ _SIZES: Final = """
     SELECT collection, id, sum(octet_length(update))::bigint
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
         AS wanted (collection, id, field, cursor)
-    JOIN documents d USING (collection, id, field)
-    WHERE space_id = %s AND position > cursor AND level >= 0
+    CROSS JOIN LATERAL (
+        SELECT position, level, update FROM documents
+        WHERE space_id = %s AND collection = wanted.collection AND id = wanted.id
+          AND field = wanted.field AND position > wanted.cursor AND level >= 0
+        OFFSET 0
+    ) AS d
     GROUP BY collection, id
 """
 
@@ -112,8 +122,12 @@ _BROUGHT: Final = """
     SELECT collection, id, field, update
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
         AS wanted (collection, id, field, cursor)
-    JOIN documents d USING (collection, id, field)
-    WHERE space_id = %s AND position > cursor AND level >= 0
+    CROSS JOIN LATERAL (
+        SELECT position, level, update FROM documents
+        WHERE space_id = %s AND collection = wanted.collection AND id = wanted.id
+          AND field = wanted.field AND position > wanted.cursor AND level >= 0
+        OFFSET 0
+    ) AS d
     ORDER BY collection, id, field, position
 """
 
