@@ -749,7 +749,7 @@ def test_an_admin_erases_a_user_who_was_named_and_sees_the_counts(
 
 # Whatever comes -----------------------------------------------------------------------------
 
-NONSENSE = ("", "\0", "x", "-1", "9" * 40, MARKUP, "\u202e", "é" * 9_000, "{", "[[[", "' OR 1=1 --")
+NONSENSE = ("", "\0", "x", "-1", "9" * 40, MARKUP, "\u202e", "é" * 999, "{", "[[[", "' OR 1=1 --")
 
 
 def every_address(app: Flask, trouble: Trouble) -> Iterator[tuple[str, str]]:

@@ -96,7 +96,7 @@ def _shopping(phones: dict[str, Phone]) -> None:
     third.sync(_made(third, put("item-2", title="Rye bread")))
     other.sync(
         {**_made(other), "ops": [put("item-3", title="Tea")], "context": {"cursor": 10**9}},
-        _made(other, increment("item-1", "title", 1)),
+        _made(other, increment("item-1", "title", 1), put("item-1", note="two boxes")),
         _made(other, put("item-4", title="Coffee")),
     )
     third.sync()
