@@ -169,6 +169,8 @@ class Recorder:
         """Writes all notes that there are. What fails twice is dropped and logged."""
         with self._flushing:
             batch = self._batch()
+            if batch == Batch():
+                return
             for last in (False, True):
                 try:
                     with self._own_engine().begin() as connection:
@@ -297,13 +299,14 @@ def install(
             return response
         code: str | None = g.get("refused")
         recorder = recorder_of()
-        recorder.measured(g.received_at, request.content_length or 0, code is not None)
+        at: int = g.get("received_at") or recorder.now()
+        recorder.measured(at, request.content_length or 0, code is not None)
         if code is not None:
             device = g.get("device_named") or device_of()
             if device is not None:
                 space = (request.view_args or {}).get("space")
                 named = None if space is None else str(space)
-                recorder.refused(code, device, g.received_at, named, g.get("account_named"))
+                recorder.refused(code, device, at, named, g.get("account_named"))
         return response
 
     app.after_request(after)
