@@ -75,9 +75,9 @@ def run(bench: Bench) -> list[Row]:
     memory, files = zip(*done, strict=True)
     memory_before, files_before = zip(*begin, strict=True)
     return [
-        Row("memory of a worker, end ÷ beginning", figure(memory, "MB"),
+        Row("day, memory of a worker, end ÷ beginning", figure(memory, "MB"),
             figure(memory_before, "MB"), MEMORY_GOAL, note, facts, at_most=True),
-        Row("descriptors of a worker, end ÷ beginning", figure(files, "files"),
+        Row("day, descriptors of a worker, end ÷ beginning", figure(files, "files"),
             figure(files_before, "files"), FILES_GOAL, at_most=True),
     ]  # fmt: skip
 

@@ -52,7 +52,7 @@ def run(bench: Bench) -> list[Row]:
         pair.verify(bench)
     facts = {"deliveries": count, "worker_of_pusher": pair.here, "worker_of_receiver": pair.there}
     return [
-        Row(f"{way}, {name} ÷ bare INSERT to SELECT", _figure(told[way], share),
+        Row(f"delivery, {way}, {name} ÷ INSERT to SELECT", _figure(told[way], share),
             _figure(told["bare"], share), goal, note=f"{count} deliveries a run; pusher at worker"
             f" {pair.here}, receiver at {pair.there}", facts=facts, at_most=True)
         for way in WAYS for name, (share, goal) in GOALS.items()

@@ -61,14 +61,14 @@ def run(bench: Bench) -> list[Row]:
 def _speed(ours: _Desk, count: int, rates: list[tuple[float, float]]) -> list[Row]:
     mine, bare = (figure(column, "updates/s") for column in zip(*rates, strict=True))
     return [
-        Row("typed and received ÷ y-websocket's server", mine, bare, GOAL,
+        Row("editing, typed and received ÷ y-websocket", mine, bare, GOAL,
             f"{count:,} updates; typist at worker {ours.workers[0]}, receiver at {ours.workers[1]}")
     ]  # fmt: skip
 
 
 def _load(ours: _Desk, loads: list[tuple[float, float]]) -> Row:
     mine, bare = (figure(column, "ms") for column in zip(*loads, strict=True))
-    return Row("a fresh editor has the whole text", mine, None, LOAD_GOAL_MS,
+    return Row("editing, a fresh editor has the whole text", mine, None, LOAD_GOAL_MS,
                f"{ours.typed['length']:,} characters; from y-websocket's server {bare}",
                at_most=True)  # fmt: skip
 
@@ -82,7 +82,7 @@ def _stored(bench: Bench, url: str, ours: _Desk) -> list[Row]:
             connection.execute(f"{vacuum} {', '.join(TABLES)}".encode())
             sizes.append(connection.execute(_STORED).fetchone() or ())
     return [
-        Row(f"stored in {table}", figure([size / characters], "B a character"),
+        Row(f"editing, stored in {table}", figure([size / characters], "B a character"),
             note=f"{TABLES[table]}; {dense / characters:.1f} without gaps")
         for table, size, dense in zip(TABLES, *sizes, strict=True)
     ]  # fmt: skip

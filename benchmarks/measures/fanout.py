@@ -2,7 +2,8 @@
 
 Counted: milliseconds from the first byte of a push on one device's websocket to the last arrival
 of its delta, that device's own among them. The devices are ten of each member. One change at a
-time: the next waits until all have the last. Once on the workers of the run, once on one worker.
+time: the next waits until all have the last. Once on the workers of the run, once on one worker;
+there also from the first arrival to the last, which is the sending alone.
 
 The baseline is a loop over flask-sock's websockets (`/fan` in benchmarks/baseline.py) on one worker
 of the same gunicorn.conf.py: one of as many clients sends it the very bytes of the delta, and it
@@ -35,7 +36,8 @@ DELTA: Final = b'"type":"delta"'
 
 def run(bench: Bench) -> list[Row]:
     """Milliseconds: the median change of each run."""
-    sizes = {bench.size: 5} if bench.size else SIZES
+    # One alone has no first and last.
+    sizes = {max(2, bench.size): 5} if bench.size else SIZES
     return [
         row for size, changes in sizes.items() for row in _sized(bench, room_for(size), changes)
     ]
@@ -53,22 +55,28 @@ def _sized(bench: Bench, size: int, changes: int) -> list[Row]:
             for _ in range(bench.runs):
                 for name, loop in loops.items():
                     told[name].append(_median(loop, changes))
-    base = figure([one.last for one in told["bare"]], "ms")
-    rows = []
-    for name, where, goal in (
-        ("all", f"{bench.stage.workers} workers", GOAL),
-        ("alone", "1 worker", None),
-    ):
-        first = figure([one.first for one in told[name]], "ms").median
-        first_bare = figure([one.first for one in told["bare"]], "ms").median
-        rows.append(
-            Row(f"last of {size:,} sockets, {where} ÷ flask-sock's loop",
-                figure([one.last for one in told[name]], "ms"), base, goal,
-                f"the first had it after {first:.1f} ms (the loop: {first_bare:.1f})",
-                {"delta_bytes": len(delta), "first_ms": first, "bare_first_ms": first_bare},
-                at_most=True)
-        )  # fmt: skip
-    return rows
+    for server in (alone, bare_server):
+        bench.stage.end(server)
+    where = {"all": f"{bench.stage.workers} workers", "alone": "1 worker"}
+    return [
+        *(_last(f"{size:,} sockets, {where[name]}", told[name], told["bare"], goal, len(delta))
+          for name, goal in (("all", GOAL), ("alone", None))),
+        Row(f"first to last of {size:,} sockets, 1 worker ÷ flask-sock's loop",
+            figure([one.last - one.first for one in told["alone"]], "ms"),
+            figure([one.last - one.first for one in told["bare"]], "ms"), at_most=True),
+    ]  # fmt: skip
+
+
+def _last(
+    name: str, mine: list[_Spread], bare: list[_Spread], goal: float | None, delta_bytes: int
+) -> Row:
+    first, first_bare = (figure([one.first for one in all_], "ms").median for all_ in (mine, bare))
+    return Row(
+        f"last of {name} ÷ flask-sock's loop", figure([one.last for one in mine], "ms"),
+        figure([one.last for one in bare], "ms"), goal,
+        f"the first had it after {first:.1f} ms (the loop: {first_bare:.1f})",
+        {"delta_bytes": delta_bytes, "first_ms": first, "bare_first_ms": first_bare}, at_most=True,
+    )  # fmt: skip
 
 
 @dataclass
