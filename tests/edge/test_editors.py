@@ -15,6 +15,7 @@ import pytest
 
 from tests.edge import editors as made
 from tests.edge.editors import HOCUSPOCUS, Author, Editor, Editors, hocuspocus_url, rooms_url
+from tests.edge.sockets import Websocket
 
 KINDS = ("y-websocket", "y-websocket-1", HOCUSPOCUS)
 
@@ -129,6 +130,23 @@ def test_what_is_typed_stands_in_the_log_with_a_dot_of_its_own_and_in_a_pull(
         httpx.delete(f"{ann.url}/v1/devices/{change['device']}", headers=ann.headers).status_code
         == 404
     )
+
+
+def test_what_is_typed_reaches_devices_that_are_online(
+    desk: Desk, ann: Author, bob: Author
+) -> None:
+    live = Websocket(bob.url, token=bob.token)
+    live.hello(desk.space)
+    hers = desk.open(ann)
+    hers.until(synced=True)
+    document: pycrdt.Doc[Any] = pycrdt.Doc()
+    for word in ("Milk", " and", " honey"):
+        hers.insert(len(hers.state["text"]), word)
+        shown = hers.state["text"]
+        while str(document.get("body", type=pycrdt.Text)) != shown:
+            for record in live.until("delta")["records"]:
+                document.apply_update(base64.b64decode(record["documents"]["body"]))
+    live.close()
 
 
 def text_of(update: str, root: str = "body") -> str:
