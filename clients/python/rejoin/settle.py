@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rejoin import document_rows, spaces
 from rejoin.answers import Problem, SpaceAnswer, read_delta
@@ -220,12 +220,7 @@ def _keep_stray(frame: Applying, at: tuple[int, str]) -> None:
 
 def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, held: range) -> None:
     db, no = frame.db, asked.no
-    staged: list[Delta] = []
-    for (records,) in db.execute(
-        "SELECT records FROM rejoin_staged WHERE space = ? ORDER BY n", (no,)
-    ):
-        page = parse(records)
-        staged += [read_delta(r) for r in (page if isinstance(page, list) else [])]
+    deltas = [*_staged(db, no), *answer.records]
     # A transfer from 0 names no deletions: it is the whole space, as after a reset.
     replacing = asked.replacing or answer.reset or asked.pull_cursor == 0
     covered = COUNTER_MAX if answer.covered is None else answer.covered
@@ -239,7 +234,7 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
             " WHEN 'accepted' THEN counter <= ? ELSE counter <= ? END WHERE space = ?",
             (covered, answer.covered or 0, no),
         )
-        frame.replica.forget([*staged, *answer.records])
+        frame.replica.forget(deltas)
         own = f"state = 'accepted' AND counter BETWEEN {held.start} AND {held.stop - 1}"
         if _all_own(db, no, own, answer):
             document_rows.folded(db, no)
@@ -253,7 +248,7 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
             frame.replica.fold(op)
         db.execute(f"UPDATE rejoin_changes SET folded = 1 WHERE space = ? AND {mine}", (no,))
         document_rows.folded(db, no)
-    for delta in [*staged, *answer.records]:
+    for delta in deltas:
         frame.replica.take(delta, whole=replacing)
     db.execute("DELETE FROM rejoin_staged WHERE space = ?", (no,))
     db.execute(
@@ -267,6 +262,15 @@ def _complete(frame: Applying, asked: Space, answer: SpaceAnswer, now_ms: int, h
         " AND (decided_at < ? OR counter <= ?)",
         (no, now_ms - KEEP_MS, asked.counter - KEEP_CHANGES),
     )
+
+
+def _staged(db: sqlite3.Connection, no: int) -> Iterator[Delta]:
+    """The records of the pages before the last."""
+    for (records,) in db.execute(
+        "SELECT records FROM rejoin_staged WHERE space = ? ORDER BY n", (no,)
+    ):
+        page = parse(records)
+        yield from (read_delta(r) for r in (page if isinstance(page, list) else []))
 
 
 def _all_own(db: sqlite3.Connection, no: int, own: str, answer: SpaceAnswer) -> bool:
