@@ -140,7 +140,8 @@ class _Door:
                 g.peer = self._admit(**path)
                 try:
                     return shake_hands(**path)
-                except (ProtocolError, simple_websocket.ConnectionError) as error:
+                except (ProtocolError, simple_websocket.ConnectionError, ConnectionError) as error:
+                    # Or it has hung up before the answer: then nobody reads this one either.
                     raise BadRequest("malformed_request", "This is no websocket.") from error
 
             self._blueprint.route(rule, **options)(view)

@@ -106,6 +106,23 @@ def test_what_is_no_message_is_told_so_and_closed(
     assert socket_.closed().code == (4401 if code == "token_invalid" else 4400)
 
 
+def test_who_hangs_up_in_the_handshake_is_no_fault_of_the_servers(
+    server: LiveServer, a: Phone
+) -> None:
+    port = int(server.url.rpartition(":")[2])
+    asked = (
+        "GET /v1/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        f"Authorization: Bearer {a.token}\r\n\r\n"
+    )
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", port)) as tcp:
+            tcp.sendall(asked.encode())
+            # Closed by a reset: the server finds out when it answers.
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    greeted(server, a).close()
+
+
 def test_an_error_carries_the_ref_of_what_could_not_be_taken(server: LiveServer, a: Phone) -> None:
     socket_ = greeted(server, a)
     socket_.send({"type": "push", "ref": 7, "space": "me", "changes": {}})
