@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeVar
 
-from flask import (
-    Blueprint,
-    Response,
-    g,
-    make_response,
-    redirect,
-    render_template,
-    request,
-)
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request
 
 from app.console import session
 from app.console.session import Agent
 from app.schemas import Shape
-from app.wire import compressed, load
+from app.wire import load
 
 T = TypeVar("T")
 
@@ -71,12 +63,15 @@ def agent() -> Agent:
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
-    """The template `console/<template>.html` as an answer."""
+    """The template `console/<template>.html` as an answer.
+
+    Never compressed: it holds the forms' token beside what an address brings, and the size of the
+    two compressed together would tell of the token, guess by guess (BREACH).
+    """
     who: Agent | None = g.get("agent")
     sections = [(endpoint, name) for endpoint, name, least in SECTIONS if who and who.may(least)]
     values |= {"agent": who, "sections": sections}
-    made = make_response(render_template(f"console/{template}.html", **values), status)
-    return compressed(made)
+    return make_response(render_template(f"console/{template}.html", **values), status)
 
 
 def asked_for(shape: Shape[T], **more: str) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from flask import Response, request
+from flask import Response
 from sqlalchemy import Connection
 
 from app.admin import records, spaces
@@ -67,7 +67,6 @@ def show_record(space: UUID) -> Response:
         wanted=wanted,
         sight=sight,
         may_open=may_open(),
-        here=f"{request.path}",
     )
 
 

@@ -71,7 +71,7 @@ class Desk:
         return self.client.post("/admin/login", data=data, **more)
 
     def see(self, path: str, status: int = 200) -> TestResponse:
-        answer = self.client.get(path)
+        answer = self.client.get(path, headers={"Accept-Encoding": "gzip, zstd"})
         assert answer.status_code == status, (path, answer.status_code, answer.text[-500:])
         return answer
 
@@ -291,6 +291,7 @@ def test_every_page_has_a_strict_policy_and_nothing_in_it_that_breaks_it(
         assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'")
         assert "unsafe" not in policy
         assert answer.headers["Cache-Control"] == "no-store"
+        assert "Content-Encoding" not in answer.headers
         page = Page(answer)
         assert page.forbidden == []
         assert len(page.ids) == len(set(page.ids))
