@@ -33,7 +33,8 @@ _READ: Final = """
 
 def read(cur: Cursor, wanted: list[Where]) -> dict[Where, StoredRecord]:
     """Those of the records that there are."""
-    spaces = [str(space) for space, _ in wanted]
+    texts = {space: str(space) for space in {space for space, _ in wanted}}
+    spaces = [texts[space] for space, _ in wanted]
     cur.execute(_READ, (spaces, [key[0] for _, key in wanted], [key[1] for _, key in wanted]))
     return {wanted[number - 1]: stored(row) for number, *row in cur.fetchall()}
 
