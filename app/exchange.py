@@ -63,59 +63,56 @@ class Exchange:
     def _sync_space(self, visit: Visit, name: str, part: SpaceRequest) -> SpaceAnswer:
         if not part.changes and part.discarded is None:
             return self.pull(visit, name, part)
-        turn = Turn(visit, name, part)
+        _, plan, answer = self._turned(Turn(visit, name, part))
+        return msgspec.structs.replace(answer, accepted=plan.accepted, rejected=_told(plan))
+
+    def push(self, visit: Visit, name: str, part: Push) -> PushAnswer:
+        """The changes alone. Raises `SyncError`, and then has changed nothing."""
+        visit = replace(visit, sent_at=part.sent_at)
+        space, plan, _ = self._turned(Turn(visit, name, part, pulls=False))
+        if self.recorder:
+            self.recorder.pushed(visit, name, part, len(plan.rejected))
+        return PushAnswer(space.epoch, plan.accepted, _told(plan), plan.head)
+
+    def _turned(self, turn: Turn) -> Done:
+        """With others where it can be, and committed."""
         if turn.may_join:
             self.turns.take(turn, self.push_turns)
         done = turn.done or self._push_alone(turn)
         if isinstance(done, SyncError):
             raise done
-        space, plan, answer = done
-        self._tell(space, plan)
-        return msgspec.structs.replace(answer, accepted=plan.accepted, rejected=_told(plan))
+        self._tell(*done[:2])
+        return done
 
     def _push_alone(self, turn: Turn) -> Done:
-        visit, part = turn.visit, turn.part
         with self.engine.begin() as connection:
             cur = cursor(connection)
-            space = open_space(cur, visit.who, turn.name, "write", lock=True)
-            plan = push(cur, space, visit, part, self.limits)
-            return space, plan, self._page_after(cur, space, plan, visit, part)
+            space = open_space(cur, turn.visit.who, turn.name, "write", lock=True)
+            plan = push(cur, space, turn.visit, turn.part, self.limits)
+            return space, plan, self._answer(cur, space, plan, turn)
 
     def push_turns(self, turns: list[Turn]) -> None:
         """Those of the turns that can go together, in one transaction."""
         with self.engine.begin() as connection:
             cur = cursor(connection)
             joined = open_free(cur, turns)
-            meetings = [meeting for _, meeting in joined]
-            outcomes = push_together(cur, meetings, self.limits)
+            outcomes = push_together(cur, [one for _, one in joined], self.limits)
             done = [
-                (one.space, plan, self._page_after(cur, one.space, plan, one.visit, one.part))
+                (one.space, plan, self._answer(cur, one.space, plan, turn))
                 if isinstance(plan, Plan)
                 else plan
-                for one, plan in zip(meetings, outcomes, strict=True)
+                for (turn, one), plan in zip(joined, outcomes, strict=True)
             ]
         for (turn, _), what in zip(joined, done, strict=True):
             turn.done = what
 
-    def _page_after(
-        self, cur: Cursor, space: Space, plan: Plan, visit: Visit, part: SpaceRequest
-    ) -> SpaceAnswer:
+    def _answer(self, cur: Cursor, space: Space, plan: Plan, turn: Turn) -> SpaceAnswer:
+        if not turn.pulls:
+            return SpaceAnswer(epoch=space.epoch)
         try:
-            return page_after(cur, space, plan, visit, part, self.limits)
+            return page_after(cur, space, plan, turn.visit, turn.part, self.limits)
         except BadRequest as bad_page:
             return SpaceAnswer(epoch=space.epoch, error=bad_page.as_dict())
-
-    def push(self, visit: Visit, name: str, part: Push) -> PushAnswer:
-        """The changes alone. Raises `SyncError`, and then has changed nothing."""
-        visit = replace(visit, sent_at=part.sent_at)
-        with self.engine.begin() as connection:
-            cur = cursor(connection)
-            space = open_space(cur, visit.who, name, "write", lock=True)
-            plan = push(cur, space, visit, part, self.limits)
-        self._tell(space, plan)
-        if self.recorder:
-            self.recorder.pushed(visit, name, part, len(plan.rejected))
-        return PushAnswer(space.epoch, plan.accepted, _told(plan), plan.head)
 
     def pull(self, visit: Visit, name: str, part: Pull, wait: float = 0) -> SpaceAnswer:
         """What the cursor has not seen; with nothing new, waits up to `wait` seconds for it."""

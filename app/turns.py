@@ -42,11 +42,14 @@ Done = tuple[Space, Plan, SpaceAnswer]
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One device's push to one space. `done`: what came of it, committed; None: it goes alone."""
+    """One device's push to one space, and the pull after it where it `pulls`. `done`: what came of
+    it, committed; None: it goes alone.
+    """
 
     visit: Visit
     name: str
     part: SpaceRequest
+    pulls: bool = True
     done: Done | SyncError | None = None
     leads: bool = False
     called: threading.Event = field(default_factory=threading.Event)
