@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 from app.auth import Principal
 from storage import accounts
 from storage.accounts import Registration
+from storage.tables import SERVER_PLATFORM
 
-PLATFORM: Final = "rejoin"
+PLATFORM: Final = SERVER_PLATFORM
 NAME: Final = "Open documents"
 # What staff write goes through one of their own: app/admin/writing.py.
 SUPPORT: Final = "Support"

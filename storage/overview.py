@@ -8,12 +8,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from storage.states import ONLINE_MS
+from storage.tables import SERVER_PLATFORM
 
 # Of spaces, and of what holds compaction back, so many are named.
 NAMED_MAX: Final = 10
 
 _COUNTS: Final = text("""
-    SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM devices),
+    SELECT (SELECT count(*) FROM users),
+           (SELECT count(*) FROM devices WHERE platform <> :server),
            (SELECT count(*) FROM spaces),
            (SELECT count(*) FROM quarantine WHERE settled IS NULL),
            (SELECT count(*) FROM records WHERE conflicts > 0),
@@ -38,21 +40,22 @@ class Counts(NamedTuple):
 
 def counts(connection: Connection) -> Counts:
     """How many there are."""
-    return Counts(*connection.execute(_COUNTS).one())
+    return Counts(*connection.execute(_COUNTS, {"server": SERVER_PLATFORM}).one())
 
 
 _STATES: Final = text("""
     SELECT flag, count(*) FROM device_flags GROUP BY flag
     UNION ALL SELECT 'online', count(*) FROM device_states
         WHERE worker <> '' AND seen_at > :now - :online
-    UNION ALL SELECT 'ok', (SELECT count(*) FROM devices)
+    UNION ALL SELECT 'ok', (SELECT count(*) FROM devices WHERE platform <> :server)
                            - (SELECT count(DISTINCT device_id) FROM device_flags)
 """)
 
 
 def states(connection: Connection, now: int) -> dict[str, int]:
     """How many devices are in each state; one may be in several."""
-    rows = connection.execute(_STATES, {"now": now, "online": ONLINE_MS})
+    named = {"now": now, "online": ONLINE_MS, "server": SERVER_PLATFORM}
+    rows = connection.execute(_STATES, named)
     return {state: count for state, count in rows}  # noqa: C416 - rows, not pairs
 
 

@@ -28,7 +28,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from storage.states import FLAGS, ONLINE_MS
-from storage.tables import device_flags, device_states, devices, memberships, users
+from storage.tables import (
+    SERVER_PLATFORM,
+    device_flags,
+    device_states,
+    devices,
+    memberships,
+    users,
+)
 
 # Above every character: the end of all that begins alike.
 LAST: Final = "\U0010ffff"
@@ -188,6 +195,9 @@ def device(connection: Connection, id_: UUID, now: int) -> DeviceRow | None:
 def _conditions(query: DeviceQuery, now: int) -> list[ColumnElement[bool]]:
     d, s = devices.c, device_states.c
     found: list[ColumnElement[bool]] = []
+    if _any_device(query):
+        # The server's own replicas are no customer's: they are shown to who asks for them.
+        found.append(d.platform != SERVER_PLATFORM)
     if query.q is not None:
         found.append(_anywhere(query.q))
     for column, id_ in ((d.id, query.id), (d.user_id, query.user)):
@@ -204,6 +214,12 @@ def _conditions(query: DeviceQuery, now: int) -> list[ColumnElement[bool]]:
     if query.behind_ms is not None:
         found.append(and_(s.behind > 0, s.behind_since < now - query.behind_ms))
     return found
+
+
+def _any_device(query: DeviceQuery) -> bool:
+    """Whether the query may find what was never behind, and has no flag."""
+    asked = (query.behind, query.behind_ms, query.id, query.platform)
+    return query.state in {None, "ok"} and all(one is None for one in asked)
 
 
 def begins(column: Any, text: str) -> ColumnElement[bool]:

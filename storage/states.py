@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from storage.tables import SERVER_PLATFORM
 from sync.diagnosis import CLOCK_OFF_MS, SILENT_MS, STUCK_MS
 
 FLAGS: Final = ("revoked", "stuck", "quarantined", "clock_off", "lagging", "conflicts", "silent")
@@ -67,7 +68,7 @@ _FLAGS: Final = text("""
         SELECT d.id, s.*, greatest(s.seen_at, extract(epoch FROM d.seen_at) * 1000) AS seen,
                coalesce(s.worker <> '' AND s.seen_at > :now - :online, false) AS online
         FROM devices d LEFT JOIN device_states s ON s.device_id = d.id
-        WHERE d.revoked_at IS NULL AND d.frozen_at IS NULL
+        WHERE d.revoked_at IS NULL AND d.frozen_at IS NULL AND d.platform <> :server
     ), wanted (flag, device_id) AS MATERIALIZED (
         SELECT 'revoked', id FROM devices WHERE revoked_at IS NOT NULL OR frozen_at IS NOT NULL
         UNION ALL SELECT 'silent', id FROM active WHERE NOT online AND seen < :now - :silent
@@ -105,5 +106,5 @@ def sweep(connection: Connection, now: int) -> bool:
         "stuck": STUCK_MS,
         "clock_off": CLOCK_OFF_MS,
     }
-    connection.execute(_FLAGS, {"now": now, **bounds})
+    connection.execute(_FLAGS, {"now": now, "server": SERVER_PLATFORM, **bounds})
     return True

@@ -41,6 +41,9 @@ metadata = MetaData(
 
 _now = func.now()
 
+# The platform of the server's own replicas, which no customer carries.
+SERVER_PLATFORM = "rejoin"
+
 
 def _key(name: str) -> Column[str]:
     return Column(name, Text(collation="C"), nullable=False)

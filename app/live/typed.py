@@ -150,7 +150,8 @@ def _write(
         Change(counter, context, visit.received_at, [Edit(*key[1:], merged[member])])
         for counter, member in members.items()
     ]
-    part = SpaceRequest(cursor=stand.position, counter=max(members), changes=changes)
+    # It acknowledges nothing: nobody's copy stands there, and compaction must not wait for it.
+    part = SpaceRequest(counter=max(members), changes=changes)
     plan = push(cur, space, visit, part, limits)
     done.head = max(done.head, plan.head)
     done.unshown |= plan.unshown

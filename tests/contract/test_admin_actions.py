@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
+from app.runtime import EXTENSION
 from tests.contract.devices import Phone, add, delete, increment, phone, put
 from tests.contract.people import told
 from tests.contract.staff import Agent
@@ -276,3 +277,23 @@ def test_nothing_is_done_without_a_reason(admin: Agent, a: Phone, space: str) ->
         for body in ({}, {"reason": ""}, {"reason": 7}, {"reason": "x" * 1_001}):
             assert told(admin.do(path, **body), 400, "malformed_request")["errors"]["reason"]
     assert admin.see("/audit", subject=a.device)["entries"] == []
+
+
+def test_the_servers_own_replicas_are_no_customers_devices_unless_asked_for(
+    app: Flask, agent: Agent, a: Phone, b: Phone, space: str
+) -> None:
+    before = agent.see("/overview")["devices"]
+    conflicting(a, b)
+    (one,) = agent.see("/conflicts", space=space)["conflicts"]
+    loser = one["fields"][0]["siblings"][1]
+    dot = {"device": loser["author"]["device"], "counter": loser["counter"]}
+    body = {**KEY, "field": "title", "seen": 3, "sibling": dot, "reason": "asked the customer"}
+    done(agent.do(f"/spaces/{space}/settle", **body))
+    a.sync(a.change(put("u", title="Milk"), at=2_000))
+    b.sync(b.change(put("u", title="Oat milk"), at=1_000))
+    app.extensions[EXTENSION].recorder.sweep()
+    theirs = agent.see("/devices", email=agent.email)["devices"]
+    assert "rejoin" not in {each["platform"] for each in theirs}
+    (replica,) = agent.see("/devices", email=agent.email, platform="rejoin")["devices"]
+    assert replica["states"] == []
+    assert agent.see("/overview")["devices"] == before
