@@ -5,9 +5,9 @@ along those that came while the last ones were being written, and one transactio
 and writes them all, in the statements that one alone would take. Nobody waits for company: who
 comes alone goes at once.
 
-Promises: a turn that can't go along (its space is locked by another, it is the device's first
-here, it is large) goes alone, and so do all whose transaction failed, in which nothing was done;
-one's refusal is its own.
+Promises: nobody waits long for another's transaction; a turn that can't go along (its space is
+locked by another, it is the device's first here, it is large) goes alone, and so do all whose
+transaction failed, in which nothing was done; one's refusal is its own.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from sync.requests import SpaceRequest
 # Together they hold their spaces' locks for some milliseconds: a push of more goes alone.
 TURNS_MAX: Final = 16
 CHANGES_MAX: Final = 100
+# A transaction takes milliseconds. One whose connection hangs must not hold up all that come.
+PATIENCE_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +103,13 @@ class Turns:
         with self._lock:
             self.waiting.append(turn)
             turn.leads, self._led = not self._led, True
-        try:
-            if not turn.leads:
-                turn.called.wait()
-        except BaseException:
-            self._leave(turn)
-            raise
+        if not turn.leads:
+            called = False
+            try:
+                called = turn.called.wait(PATIENCE_SECONDS)
+            finally:
+                if not called:
+                    self._leave(turn)
         if turn.leads:
             self._lead(run)
 
@@ -122,11 +125,16 @@ class Turns:
             self._hand_over(turns)
 
     def _leave(self, turn: Turn) -> None:
-        """Its request was ended while it waited: nobody may wait for it to lead."""
+        """Its request was ended while it waited, or its patience: nobody may wait for it to lead,
+        nor it for who leads. Two may lead at once: neither waits for the other's locks.
+        """
         with self._lock:
             if turn in self.waiting:
                 self.waiting.remove(turn)
-        if turn.leads:
+            called, turn.leads = turn.leads, False
+            if not called:
+                self._led = False
+        if called:
             self._hand_over([])
 
     def _hand_over(self, turns: list[Turn]) -> None:

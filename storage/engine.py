@@ -108,6 +108,11 @@ def _connect_args(statement_timeout_ms: int) -> dict[str, str | int]:
     return {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": "rejoin",
+        # A server that went without a word is noticed: else a statement would wait for hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
         "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
     }
 

@@ -15,6 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
+from app import turns as module
 from app.access import Visit
 from app.auth import Principal
 from app.exchange import Exchange
@@ -120,6 +121,26 @@ def test_who_was_ended_while_it_waited_holds_up_nobody(crowd: Take) -> None:
     waiting.result(PATIENCE_SECONDS)
     assert last.done is not None
     assert ended.done is None
+
+
+def test_a_transaction_that_hangs_holds_up_nobody_else(
+    crowd: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.2)
+    turns, stuck, gate = Turns(), Gate(), Gate()
+    first, second, third = turn(), turn(), turn()
+    hanging = crowd(turns, first, stuck)
+    crowd(turns, second, gate).result(PATIENCE_SECONDS)
+    assert second.done is None, "it goes alone"
+    gate.open.set()
+    turns.take(third, gate)
+    assert third.done is not None, "the next one leads"
+    stuck.open.set()
+    hanging.result(PATIENCE_SECONDS)
+    assert first.done is not None
+    fourth = turn()
+    turns.take(fourth, gate)
+    assert fourth.done is not None
 
 
 # On the database ------------------------------------------------------------------------------
