@@ -14,8 +14,9 @@ from sync.requests import PushMessage
 
 class Following(Struct, frozen=True):
     """A space that the device follows, and where the stream to it stands. `page`: within a
-    transfer. `behind`: there is more. `reading`: a read is on its way. `unseen`: what others show
-    of themselves was not told. `floor`: below it support staff asked this device to reset.
+    transfer. `behind`: there is more. `reading`: the number of the read that is on its way.
+    `unseen`: what others show of themselves was not told. `floor`: below it support staff asked
+    this device to reset.
     """
 
     space: str
@@ -23,14 +24,15 @@ class Following(Struct, frozen=True):
     cursor: int
     page: str | None = None
     behind: bool = False
-    reading: bool = False
+    reading: int | None = None
     unseen: bool = False
     floor: int = 0
 
 
 class Session(Struct, frozen=True):
     """`until`: when the token ends, None before one was checked; times in ms since 1970.
-    `opening`: the spaces that are looked for, and whether one was told of meanwhile.
+    `opening`: the spaces that are looked for, and whether one was told of meanwhile. `reads`: how
+    many were begun.
     """
 
     began: int
@@ -39,6 +41,7 @@ class Session(Struct, frozen=True):
     warned: bool = False
     spaces: Mapping[str, Following] = {}
     opening: Mapping[str, bool] = {}
+    reads: int = 0
 
 
 # Events of the server's own -------------------------------------------------------------------
@@ -75,18 +78,18 @@ class Told(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """A delta that was read, from `cursor` and `page` on. `message`: it, as it is sent; None: it
-    holds nothing. `resets`: the devices that were asked to reset, and below which cursor.
+    """A delta that was read. `message`: it, as it is sent; None: it holds nothing. `resets`: the
+    devices that were asked to reset, and below which cursor. `number`: the read's; it is put in
+    for each session, for many are given the same delta.
     """
 
     name: str
-    cursor: int
-    page: str | None
     next_epoch: int
     next_cursor: int
     next_page: str | None
     message: Any
     resets: Mapping[str, int] = {}
+    number: int = 0
 
 
 class ResetBelow(Struct, frozen=True):
@@ -101,6 +104,7 @@ class Missed(Struct, frozen=True):
 
     name: str
     anew: bool = False
+    number: int = 0
 
 
 class Lost(Struct, frozen=True):
@@ -152,13 +156,14 @@ class Send(Struct, frozen=True):
 
 
 class Read(Struct, frozen=True):
-    """What the cursor has not seen: `Found` or `Missed`."""
+    """What the cursor has not seen: `Found` or `Missed`, of that number, from 1 on."""
 
     name: str
     space: str
     epoch: int | None
     cursor: int
     page: str | None
+    number: int
     floor: int = 0
 
 

@@ -132,20 +132,22 @@ def _told(session: Session, event: Told, ready: bool) -> Step:
 def _read(session: Session, name: str, following: Following, ready: bool) -> Step:
     """The next read of the space, where there is more and the device can take it."""
     effects: list[Effect] = []
-    if ready and following.behind and not following.reading:
-        at = following
-        effects = [Read(name, at.space, at.epoch, at.cursor, at.page, at.floor)]
-        following = replace(following, behind=False, reading=True)
-    return replace(session, spaces={**session.spaces, name: following}), effects
+    if ready and following.behind and following.reading is None:
+        at, number = following, session.reads + 1
+        effects = [Read(name, at.space, at.epoch, at.cursor, at.page, number, at.floor)]
+        following = replace(following, behind=False, reading=number)
+        session = replace(session, reads=number)
+    return _put(session, name, following), effects
 
 
 def _found(session: Session, event: Found, ready: bool) -> Step:
+    """Only of the read that is on its way: who left and came back had another begun before."""
     at = session.spaces.get(event.name)
-    if at is None or not at.reading:
+    if at is None or at.reading != event.number:
         return session, []
-    if not ready or (at.cursor, at.page) != (event.cursor, event.page):
+    if not ready:
         # It falls back to its cursor: what can't be taken now is read when it can.
-        return _put(session, event.name, replace(at, reading=False, behind=True)), []
+        return _put(session, event.name, replace(at, reading=None, behind=True)), []
     more = at.behind or event.next_page is not None
     gone = replace(
         at,
@@ -153,7 +155,7 @@ def _found(session: Session, event: Found, ready: bool) -> Step:
         cursor=event.next_cursor,
         page=event.next_page,
         behind=more,
-        reading=False,
+        reading=None,
         floor=at.floor if event.next_page is not None else 0,
     )
     sent: list[Effect] = [] if event.message is None else [Send(event.message)]
@@ -165,15 +167,15 @@ def _reset_below(session: Session, event: ResetBelow, _ready: bool) -> Step:
     at = session.spaces.get(event.name)
     if at is None or not at.cursor < event.floor or at.floor == event.floor:
         return session, []
-    anew = replace(at, floor=event.floor, page=None, behind=True, reading=False)
+    anew = replace(at, floor=event.floor, page=None, behind=True, reading=None)
     return _put(session, event.name, anew), []
 
 
 def _missed(session: Session, event: Missed, _ready: bool) -> Step:
     at = session.spaces.get(event.name)
-    if at is None:
+    if at is None or at.reading != event.number:
         return session, []
-    again = replace(at, reading=False, behind=True, page=None if event.anew else at.page)
+    again = replace(at, reading=None, behind=True, page=None if event.anew else at.page)
     return _put(session, event.name, again), []
 
 
@@ -198,7 +200,7 @@ def _drained(session: Session, _event: Drained, ready: bool) -> Step:
             session = _put(session, name, replace(following, unseen=False))
             effects.append(ShowOthers(name))
     for name, following in session.spaces.items():
-        if following.behind and not following.reading:
+        if following.behind and following.reading is None:
             session, read = _read(session, name, following, ready)
             effects += read
     return session, effects

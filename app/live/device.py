@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from app.access import Visit, open_space, require_device
@@ -177,13 +179,13 @@ class Device(Peer):
             read.floor,
             self._format or "json",
         )
-        self._hub.feed.want(wanted, self._principal(), self._found)
+        self._hub.feed.want(wanted, self._principal(), partial(self._found, read.number))
 
-    def _found(self, found: live.Found | live.Missed) -> None:
+    def _found(self, number: int, found: live.Found | live.Missed) -> None:
         if isinstance(found, live.Found) and found.resets:
             floor = found.resets.get(str(self._principal().device_id), 0)
             self._do(live.ResetBelow(found.name, floor))
-        self._happen(found)
+        self._happen(replace(found, number=number))
 
     def _push(self, push: PushMessage) -> None:
         runtime = self._hub.runtime

@@ -203,4 +203,4 @@ def _found(wanted: Wanted, answer: SpaceAnswer, resets: dict[str, int]) -> Found
     )
     message = frame(encoded(delta, wanted.format)) if moved else None
     moved_to = told["epoch"], told["cursor"], page
-    return Found(wanted.name, wanted.cursor, wanted.page, *moved_to, message, resets)
+    return Found(wanted.name, *moved_to, message, resets)

@@ -52,8 +52,8 @@ def following(head: int = 3, cursor: int = 3) -> Session:
     return session
 
 
-def found(cursor: int, to: int, page: str | None = None, next_page: str | None = None) -> Found:
-    return Found("s", cursor, page, 1, to, next_page, b"delta")
+def found(to: int, next_page: str | None = None, *, number: int = 1) -> Found:
+    return Found("s", 1, to, next_page, b"delta", number=number)
 
 
 def only(effects: list[Any]) -> Any:
@@ -128,14 +128,14 @@ def test_who_stands_at_the_head_has_nothing_read() -> None:
 
 def test_who_stands_behind_is_read_for_once() -> None:
     session, effects = step(following(head=3, cursor=1), Drained())
-    assert effects == [Read("s", SPACE, 1, 1, None)]
+    assert effects == [Read("s", SPACE, 1, 1, None, 1)]
     assert step(session, Drained())[1] == []
     assert step(session, Told("s"))[1] == []
 
 
 def test_what_is_committed_while_the_space_was_opened_is_read_too() -> None:
     session, _ = step(Session(0, until=1), opened(head=3, cursor=3, newest=4))
-    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 3, None)]
+    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 3, None, 1)]
 
 
 def test_what_is_told_while_the_space_is_looked_for_is_not_lost() -> None:
@@ -144,51 +144,51 @@ def test_what_is_told_while_the_space_is_looked_for_is_not_lost() -> None:
     assert effects == []
     session, _ = step(session, opened(head=3, cursor=3))
     session, effects = step(session, Drained())
-    assert effects == [Read("s", SPACE, 1, 3, None)]
+    assert effects == [Read("s", SPACE, 1, 3, None, 1)]
     assert session.opening == {}
 
 
 def test_a_delta_moves_the_cursor_and_the_next_is_read_from_there() -> None:
     session, _ = step(following(head=3, cursor=1), Drained())
-    session, effects = step(session, found(1, 3))
+    session, effects = step(session, found(3))
     assert effects == [Send(b"delta")]
     session, effects = step(session, Told("s"))
-    assert effects == [Read("s", SPACE, 1, 3, None)]
+    assert effects == [Read("s", SPACE, 1, 3, None, 2)]
 
 
 def test_what_is_told_while_a_read_is_on_its_way_is_read_after_it() -> None:
     session, _ = step(following(head=3, cursor=1), Drained())
     session, effects = step(session, Told("s"))
     assert effects == []
-    session, _ = step(session, found(1, 3))
-    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 3, None)]
+    session, _ = step(session, found(3))
+    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 3, None, 2)]
 
 
 def test_pages_go_on_from_their_token_with_the_same_cursor() -> None:
     session, _ = step(following(head=9, cursor=1), Drained())
-    session, _ = step(session, found(1, 1, next_page="p"))
+    session, _ = step(session, found(1, next_page="p"))
     session, effects = step(session, Drained())
-    assert effects == [Read("s", SPACE, 1, 1, "p")]
-    session, _ = step(session, found(1, 9, page="p"))
+    assert effects == [Read("s", SPACE, 1, 1, "p", 2)]
+    session, _ = step(session, found(9, number=2))
     assert (session.spaces["s"].cursor, session.spaces["s"].page) == (9, None)
     assert step(session, Drained())[1] == []
 
 
 def test_a_transfer_that_cannot_go_on_starts_again_from_the_cursor() -> None:
     session, _ = step(following(head=9, cursor=1), Drained())
-    session, _ = step(session, found(1, 1, next_page="p"))
+    session, _ = step(session, found(1, next_page="p"))
     session, _ = step(session, Drained())
-    session, _ = step(session, Missed("s", anew=True))
-    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 1, None)]
+    session, _ = step(session, Missed("s", anew=True, number=2))
+    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 1, None, 3)]
 
 
 def test_who_does_not_read_is_sent_nothing_and_falls_back_to_the_cursor() -> None:
     session, _ = step(following(head=3, cursor=1), Drained())
-    session, effects = step(session, found(1, 3), ready=False)
+    session, effects = step(session, found(3), ready=False)
     assert effects == []
     session, effects = step(session, Told("s"), ready=False)
     assert effects == []
-    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 1, None)]
+    assert step(session, Drained())[1] == [Read("s", SPACE, 1, 1, None, 2)]
 
 
 def test_a_space_that_was_withdrawn_is_told_and_left_and_read_no_more() -> None:
@@ -196,7 +196,7 @@ def test_a_space_that_was_withdrawn_is_told_and_left_and_read_no_more() -> None:
     session, effects = step(session, Lost("s", Forbidden("forbidden")))
     assert effects[0] == Leave("s")
     assert (effects[1].message["type"], effects[1].message["space"]) == ("error", "s")
-    assert step(session, found(1, 3)) == (session, [])
+    assert step(session, found(3)) == (session, [])
     assert step(session, Told("s")) == (session, [])
 
 
@@ -204,15 +204,30 @@ def test_a_device_that_is_asked_to_reset_is_read_anew_and_then_goes_on() -> None
     session, _ = step(following(head=3, cursor=1), Drained())
     session, effects = step(session, ResetBelow("s", 3))
     assert effects == []
-    session, effects = step(session, found(1, 3))
+    session, effects = step(session, found(3))
     assert effects == [], "measured for others"
     session, effects = step(session, Drained())
-    assert effects == [Read("s", SPACE, 1, 1, None, floor=3)]
+    assert effects == [Read("s", SPACE, 1, 1, None, 2, floor=3)]
     session, _ = step(session, ResetBelow("s", 3))
-    session, effects = step(session, found(1, 3))
+    session, effects = step(session, found(3, number=2))
     assert effects == [Send(b"delta")]
     session, effects = step(session, Told("s"))
-    assert effects == [Read("s", SPACE, 1, 3, None)]
+    assert effects == [Read("s", SPACE, 1, 3, None, 3)]
+
+
+def test_the_answer_from_before_the_device_left_is_not_taken_for_that_of_now() -> None:
+    session, _ = step(following(head=9, cursor=5), Drained())
+    session, _ = step(session, Hello({}))
+    session, _ = step(session, Opened(5, {}, {}, {}))
+    session, _ = step(session, Hello({"s": Asked(1, 5)}))
+    session, _ = step(session, opened(head=10, cursor=5))
+    session, effects = step(session, Drained())
+    assert effects == [Read("s", SPACE, 1, 5, None, 2)]
+    assert step(session, found(9, number=1)) == (session, [])
+    assert step(session, Missed("s", number=1)) == (session, [])
+    session, effects = step(session, found(10, number=2))
+    assert effects == [Send(b"delta")]
+    assert session.spaces["s"].cursor == 10
 
 
 # The rest
@@ -274,6 +289,8 @@ class World:
     head: int
     ready: bool = True
     reads: list[Read] = field(default_factory=list)
+    # The answers to reads from before the device left, as they were found then.
+    old: list[Found] = field(default_factory=list)
     got: list[tuple[int, int]] = field(default_factory=list)
 
     def do(self, event: Any) -> None:
@@ -289,6 +306,23 @@ class World:
         if self.ready:
             self.do(Drained())
 
+    def answer(self, *, whole: bool = True) -> Found:
+        """To the read that is on its way, as the log is now; or a first page of it."""
+        read = self.reads.pop()
+        partial = not whole and read.page is None and read.cursor < self.head
+        message = None if partial or read.cursor == self.head else (read.cursor, self.head)
+        end = read.cursor if partial else self.head
+        return Found("s", 1, end, "page" if partial else None, message, number=read.number)
+
+    def leave_and_come_back(self) -> None:
+        cursor = self.session.spaces["s"].cursor
+        self.old += [self.answer()] if self.reads else []
+        self.do(Hello({}))
+        self.do(Opened(5, {}, {}, {}))
+        self.head += 1
+        self.do(Hello({"s": Asked(1, cursor)}))
+        self.do(opened(self.head, cursor))
+
 
 STEPS = st.lists(
     st.sampled_from(
@@ -302,20 +336,26 @@ STEPS = st.lists(
             "stop reading",
             "read on",
             "drain",
+            "leave and come back",
+            "an old answer comes",
         ]
     ),
     max_size=60,
 )
 
 
-@given(STEPS, st.integers(0, 3), st.integers(0, 3))
+# What tells of all that was missed: a hint that comes, or a hello.
+ENDS = st.sampled_from([["hint"], ["leave and come back", "an old answer comes"]])
+
+
+@given(STEPS, ENDS, st.integers(0, 3), st.integers(0, 3))
 def test_whatever_happens_deltas_join_without_a_gap_or_a_repeat_and_reach_the_head(
-    steps: list[str], cursor: int, head: int
+    steps: list[str], end: list[str], cursor: int, head: int
 ) -> None:
     head += cursor
     session, _ = step(Session(0, until=10**9), opened(head, cursor))
     world = World(session, head)
-    for one in [*steps, "read on", "hint"] + ["drain", "read"] * 4:
+    for one in [*steps, "read on", *end] + ["drain", "read"] * 4:
         _happen(world, one)
         assert len(world.reads) <= 1, "two reads of a space at once"
         world.settle()
@@ -333,16 +373,14 @@ def _happen(world: World, what: str) -> None:
         world.do(Told("s"))
     if what in {"stop reading", "read on"}:
         world.ready = what == "read on"
+    if what == "leave and come back":
+        world.leave_and_come_back()
+    if what == "an old answer comes" and world.old:
+        world.do(world.old.pop())
     if "read fails" in what and world.reads:
-        world.reads.pop()
-        world.do(Missed("s"))
+        world.do(Missed("s", number=world.reads.pop().number))
     if what in {"read", "read in pages"} and world.reads:
-        read = world.reads.pop()
-        partial = what == "read in pages" and read.page is None and read.cursor < world.head
-        message = None if partial or read.cursor == world.head else (read.cursor, world.head)
-        end = read.cursor if partial else world.head
-        page = "page" if partial else None
-        world.do(Found("s", read.cursor, read.page, 1, end, page, message))
+        world.do(world.answer(whole=what == "read"))
 
 
 @given(
@@ -356,12 +394,11 @@ def _happen(world: World, what: str) -> None:
             st.builds(
                 Found,
                 st.sampled_from("ab"),
-                st.integers(0, 3),
-                st.none(),
                 st.just(1),
                 st.integers(0, 9),
                 st.none(),
                 st.just(b"x"),
+                number=st.integers(0, 3),
             ),
         ),
         max_size=40,
