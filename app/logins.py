@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from flask import g, request
@@ -19,9 +20,12 @@ from app import attempts, passwords
 from app.auth import Principal, access_token, require_good_standing, token_principal
 from app.runtime import runtime
 from app.schemas import Account, Credentials, DeviceInfo, Login, Session
+from app.writers import is_writer
 from storage import accounts, tokens
 from storage.attempts import logins_from, logins_to, signups_from
 from sync.errors import BadRequest, Conflict, NotFound, Unauthenticated
+
+NO_DEVICE: Final = "You have no such device."
 
 
 def sign_up(wanted: Credentials) -> Account:
@@ -128,6 +132,9 @@ def _device(connection: Connection, user_id: UUID, login: Login) -> UUID:
 
 
 def _register(connection: Connection, user_id: UUID, device_id: UUID, info: DeviceInfo) -> None:
+    # The server's own replica is in no list of the user's: a session as it could not be ended.
+    if is_writer(user_id, device_id):
+        raise NotFound("not_found", NO_DEVICE)
     standing = accounts.register_device(
         connection,
         accounts.Registration(
@@ -136,12 +143,16 @@ def _register(connection: Connection, user_id: UUID, device_id: UUID, info: Devi
         runtime().now(),
     )
     if standing is None:
-        raise NotFound("not_found", "You have no such device.")
+        raise NotFound("not_found", NO_DEVICE)
     require_good_standing(standing)
 
 
 def _freeze(connection: Connection, user_id: UUID, device_id: UUID) -> None:
-    if not accounts.freeze_device(connection, user_id, device_id, runtime().now()):
+    # Frozen, the server's own replica would write nothing any more.
+    found = not is_writer(user_id, device_id) and accounts.freeze_device(
+        connection, user_id, device_id, runtime().now()
+    )
+    if not found:
         raise NotFound("not_found", "You have no such device to replace.")
     tokens.revoke_of_device(connection, device_id, runtime().now())
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from app.admin.quarantine import row_of
 from app.admin.writing import Desk, Written, opened, write
+from app.writers import is_writer
 from storage import accounts, audit, desk, resets, search, tokens, trail
 from storage.desk import Quarantined
 from storage.spaces import Space
@@ -47,9 +48,11 @@ class Compacted(Struct, frozen=True):
 
 
 def revoke(at: Desk, device: UUID) -> Done:
-    """Revokes the device, at once and for good. Raises NotFound."""
+    """Revokes the device, at once and for good. Raises NotFound, also for the server's own
+    replicas: nobody carries one, and its user's documents go on through it.
+    """
     found = search.device(at.connection, device, at.now)
-    if found is None:
+    if found is None or is_writer(found.user_id, device):
         raise NotFound("not_found", NO_DEVICE)
     now = datetime.fromtimestamp(at.now / 1000, UTC)
     accounts.revoke_device(at.connection, found.user_id, device, now)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import jwt
 import msgpack
@@ -236,6 +236,32 @@ def test_a_replaced_device_that_the_server_lost_is_frozen_too(ada: Person) -> No
     lost = str(uuid4())
     assert ada.log_in(device={"replaces": lost}).status_code == 200
     told(ada.log_in(device_id=lost), 409, "device_fork")
+
+
+@pytest.mark.parametrize("name", ["rejoin", "Support"])
+def test_nobody_logs_in_as_a_replica_of_the_servers_or_freezes_one(
+    ada: Person, bob: Person, engine: Engine, name: str
+) -> None:
+    replica = str(uuid5(ada.user_id, name))
+    others = bob.log_in(device={"replaces": ada.device_id})
+    for there in (False, True):
+        if there:
+            with engine.begin() as connection:
+                connection.execute(_REPLICA, {"id": replica, "user": ada.user_id})
+        told(ada.log_in(device_id=replica), 404, "not_found")
+        told(ada.log_in(device_id=str(uuid4()), device={"replaces": replica}), 404, "not_found")
+        assert ada.log_in(device={"replaces": replica}).json == others.json
+    with engine.connect() as connection:
+        found = connection.execute(_STANDING, {"user": ada.user_id}).all()
+    assert {str(row.id) for row in found if row.frozen_at is None} == {ada.device_id, replica}
+    assert len(found) == 2
+
+
+_REPLICA = text("""
+    INSERT INTO devices (id, user_id, name, platform, created_at, seen_at)
+    VALUES (:id, :user, 'Server', 'rejoin', now(), now())
+""")
+_STANDING = text("SELECT id, frozen_at FROM devices WHERE user_id = :user")
 
 
 def test_a_device_can_not_replace_itself(ada: Person) -> None:

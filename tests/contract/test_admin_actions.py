@@ -297,3 +297,17 @@ def test_the_servers_own_replicas_are_no_customers_devices_unless_asked_for(
     (replica,) = agent.see("/devices", email=agent.email, platform="rejoin")["devices"]
     assert replica["states"] == []
     assert agent.see("/overview")["devices"] == before
+
+
+def test_a_replica_of_the_servers_can_not_be_revoked(
+    admin: Agent, agent: Agent, a: Phone, space: str
+) -> None:
+    a.sync(a.change(put("t", new=True, title="Tea")))
+    at = a.cursor
+    a.sync(a.change(delete("t")))
+    restore = {**KEY, "position": at, "reason": "asked"}
+    done(agent.do(f"/spaces/{space}/restore", **restore, seen=a.cursor))
+    (replica,) = agent.see("/devices", email=agent.email, platform="rejoin")["devices"]
+    told(admin.do(f"/devices/{replica['id']}/revoke", reason="x"), 404, "not_found")
+    (replica,) = agent.see("/devices", email=agent.email, platform="rejoin")["devices"]
+    assert replica["revoked_at"] is None
