@@ -14,7 +14,7 @@ from msgspec import Struct
 from app.admin.quarantine import row_of
 from app.admin.writing import Desk, Written, opened, write
 from app.writers import is_writer
-from storage import accounts, audit, desk, resets, search, tokens, trail
+from storage import accounts, audit, desk, resets, search, spaces, tokens, trail
 from storage.desk import Quarantined
 from storage.spaces import Space
 from storage.upkeep import drop_tombstones
@@ -109,7 +109,9 @@ def replay(
     context = _context(item, tree.get("context"), space)
     when = tree.get("at")
     written = write(at, space, wanted, context, when if type(when) is int else item.received_at)
-    desk.settle(at.cur, item, "replayed", at.now, written.position)
+    # Discarded meanwhile: then what was just written goes with the transaction.
+    if not desk.settle(at.cur, item, "replayed", at.now, written.position):
+        raise Conflict("already_settled")
     before = {"device": str(dot[1]), "counter": dot[2], "code": item.error.get("code")}
     after = {"position": written.position, "repaired": ops is not None, "dropped": list(drop)}
     return Done(_noted(at, "replay", item, before, after), shown([written])), written
@@ -119,6 +121,8 @@ def discard(at: Desk, dot: tuple[UUID, UUID, int]) -> Done:
     """Gives up a change that was put aside; it stays as it is, and is not shown as open any more.
     Raises NotFound, Conflict (`already_settled`).
     """
+    # One of those who replay and discard at once waits here, and then is told.
+    spaces.lock_head(at.cur, dot[0])
     item = row_of(at.connection, *dot)
     if not desk.settle(at.cur, item, "discarded", at.now):
         raise Conflict("already_settled")

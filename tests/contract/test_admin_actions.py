@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
+from app.admin import actions, writing
+from app.admin.writing import Written
 from app.runtime import EXTENSION
+from storage import desk
+from storage.sql import cursor
 from tests.contract.devices import Phone, add, delete, increment, phone, put
-from tests.contract.people import told
+from tests.contract.people import told, until_someone_waits
 from tests.contract.staff import Agent
 
 KEY = {"collection": "tasks", "id": "t"}
@@ -264,6 +268,53 @@ def test_a_change_may_be_discarded_with_a_reason(
     told(admin.do(path, reason="again"), 409, "already_settled")
     assert agent.findings(a.device) == []
     assert a.get("/v1/spaces/me/outcomes").json["outcomes"][1]["outcome"] == "rejected"
+
+
+def test_who_discards_what_is_being_replayed_waits_and_is_told(
+    app: Flask,
+    engine: Engine,
+    agent: Agent,
+    admin: Agent,
+    a: Phone,
+    space: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a.sync(a.change(put("t", new=True, n=1)), a.change(add("t", "n", "x")))
+    path, ops = f"/quarantine/{space}/{a.device}/2", [put("t", n=2)]
+    other = app.test_client()
+    with ThreadPoolExecutor(1) as pool:
+        discards: list[Future[Any]] = []
+
+        def write(*args: Any) -> Written:
+            body = {"path": f"/v1/admin{path}/discard", "json": {"reason": "r"}}
+            discards.append(pool.submit(other.post, **body, headers=admin.headers))
+            until_someone_waits(engine)
+            return writing.write(*args)
+
+        monkeypatch.setattr(actions, "write", write)
+        done(agent.do(f"{path}/replay", reason="r", ops=ops))
+        told(discards[0].result(20), 409, "already_settled")
+    assert agent.see("/quarantine", device=a.device, state="replayed")["quarantine"]
+    assert a.get("/v1/spaces/me/outcomes").json["outcomes"][1]["outcome"] == "replayed"
+
+
+def test_a_replay_of_what_was_settled_meanwhile_writes_nothing(
+    engine: Engine, agent: Agent, a: Phone, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.sync(a.change(put("t", new=True, n=1)), a.change(add("t", "n", "x")))
+
+    def write(*args: Any) -> Written:
+        with engine.begin() as connection:
+            item = desk.quarantined_one(connection, UUID(space), UUID(a.device), 2)
+            assert item
+            assert desk.settle(cursor(connection), item, "discarded", 1)
+        return writing.write(*args)
+
+    monkeypatch.setattr(actions, "write", write)
+    path = f"/quarantine/{space}/{a.device}/2/replay"
+    told(agent.do(path, reason="r", ops=[put("t", n=2)]), 409, "already_settled")
+    assert a.pull_all()["tasks", "t"]["fields"] == {"n": 1}
+    assert a.sync()["head"] == 1
 
 
 def test_nothing_is_done_without_a_reason(admin: Agent, a: Phone, space: str) -> None:
