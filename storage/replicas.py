@@ -76,26 +76,46 @@ class Acknowledged(NamedTuple):
     cursor: int
 
 
+# It waits for no lock while it holds some: a push locks rows of its own in another order.
 _ACKNOWLEDGE_ALL: Final = """
     WITH told AS (
         SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::int[], %s::bigint[])
             AS told (space_id, device_id, epoch, cursor)
+    ), locked AS (
+        SELECT r.space_id, r.number, told.epoch, told.cursor
+        FROM told JOIN replicas r USING (space_id, device_id)
+        WHERE (r.cursor, r.cursor_epoch) <> (told.cursor, told.epoch)
+        ORDER BY r.space_id, r.number FOR NO KEY UPDATE OF r SKIP LOCKED
     ), moved AS (
-        UPDATE replicas r SET cursor = told.cursor, cursor_epoch = told.epoch, cursor_at = now()
-        FROM told WHERE r.space_id = told.space_id AND r.device_id = told.device_id
-          AND (r.cursor, r.cursor_epoch) <> (told.cursor, told.epoch)
+        UPDATE replicas r SET cursor = l.cursor, cursor_epoch = l.epoch, cursor_at = now()
+        FROM locked l WHERE r.space_id = l.space_id AND r.number = l.number
+        RETURNING r.space_id, r.number
     )
-    SELECT told.space_id, told.device_id FROM told
-    WHERE NOT EXISTS (SELECT FROM replicas r
-                      WHERE r.space_id = told.space_id AND r.device_id = told.device_id)
+    SELECT told.space_id, told.device_id, r.number IS NULL
+    FROM told LEFT JOIN replicas r USING (space_id, device_id)
+    LEFT JOIN moved m ON m.space_id = r.space_id AND m.number = r.number
+    WHERE r.number IS NULL
+       OR m.number IS NULL AND (r.cursor, r.cursor_epoch) <> (told.cursor, told.epoch)
 """
 
 
-def acknowledge_all(cur: Cursor, told: Sequence[Acknowledged]) -> list[tuple[UUID, UUID]]:
-    """As `acknowledge`, of many; returns (space, device) of those that have no number yet."""
+class Unwritten(NamedTuple):
+    """Acknowledgements, by space and device, that were not written: those of devices that have no
+    number yet, and those whose row another transaction had locked.
+    """
+
+    unnumbered: list[tuple[UUID, UUID]]
+    locked: list[tuple[UUID, UUID]]
+
+
+def acknowledge_all(cur: Cursor, told: Sequence[Acknowledged]) -> Unwritten:
+    """As `acknowledge`, of many; waits for nobody. Each space and device at most once."""
     columns = [list(column) for column in zip(*told, strict=True)] or [[], [], [], []]
     cur.execute(_ACKNOWLEDGE_ALL, columns)
-    return cur.fetchall()
+    left = Unwritten([], [])
+    for space, device, unnumbered in cur:
+        (left.unnumbered if unnumbered else left.locked).append((space, device))
+    return left
 
 
 _CLOCK: Final = """

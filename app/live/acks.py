@@ -1,7 +1,8 @@
 """What devices say they have applied, remembered for support staff and compaction.
 
-Promise: many acknowledgements are one write, nobody waits for it, and one that is lost, for the
-database is away, costs nothing: the device tells its cursor again with its next message.
+Promise: many acknowledgements are one write, nobody waits for it, it waits for nobody, and one
+that is lost, for the database is away, costs nothing: the device tells its cursor again with its
+next message.
 """
 
 from __future__ import annotations
@@ -50,12 +51,11 @@ class Acks:
             with self._runtime.engine.begin() as connection:
                 cur = cursor(connection)
                 wait_for_no_disk(cur)
-                missing = replicas.acknowledge_all(cur, [told for _, told in waiting.values()])
-            for number, key in enumerate(missing):
-                if number < NUMBERED_AT_ONCE:
-                    self._add(*waiting[key])
-                else:
-                    self._waiting.setdefault(key, waiting[key])
+                left = replicas.acknowledge_all(cur, [told for _, told in waiting.values()])
+            for key in [*left.unnumbered[NUMBERED_AT_ONCE:], *left.locked]:
+                self._waiting.setdefault(key, waiting[key])
+            for key in left.unnumbered[:NUMBERED_AT_ONCE]:
+                self._add(*waiting[key])
         except UNREACHABLE as error:
             log.warning("cursors are not remembered: %s", type(error).__name__)
         except Exception as error:  # noqa: BLE001 - logged; the next ones must be written
