@@ -36,12 +36,21 @@ _LOCK_DEVICES: Final = text("""
     SELECT id FROM devices WHERE user_id = :user ORDER BY id FOR UPDATE
 """)
 _LOCK_SPACES: Final = text("""
-    SELECT s.id, NOT EXISTS (
-        SELECT FROM memberships o
-        WHERE o.space_id = s.id AND o.user_id <> :user AND o.withdrawn_at IS NULL
-    ) AS own
-    FROM spaces s JOIN memberships m ON m.space_id = s.id AND m.user_id = :user
+    SELECT s.id FROM spaces s JOIN memberships m ON m.space_id = s.id AND m.user_id = :user
     ORDER BY s.id FOR UPDATE OF s
+""")
+# All members of their spaces: one who was withdrawn may be let in again.
+_LOCK_MEMBERS: Final = text("""
+    SELECT FROM memberships
+    WHERE space_id IN (SELECT space_id FROM memberships WHERE user_id = :user)
+    ORDER BY space_id, user_id FOR UPDATE
+""")
+_SPACES: Final = text("""
+    SELECT m.space_id, NOT EXISTS (
+        SELECT FROM memberships o
+        WHERE o.space_id = m.space_id AND o.user_id <> :user AND o.withdrawn_at IS NULL
+    ) AS own
+    FROM memberships m WHERE m.user_id = :user ORDER BY m.space_id
 """)
 # A large space takes longer than a request's statement may.
 _UNHURRIED: Final = text("SET LOCAL statement_timeout = 0")
@@ -50,12 +59,19 @@ _UNHURRIED: Final = text("SET LOCAL statement_timeout = 0")
 def subject(connection: Connection, user: UUID) -> Subject | None:
     """The user with all their rows locked until the transaction ends; None: there is none."""
     connection.execute(_UNHURRIED)
-    # Spaces before devices, as a request takes them.
-    spaces = connection.execute(_LOCK_SPACES, {"user": user}).all()
-    row = connection.execute(_LOCK_USER, {"user": user}).one_or_none()
+    values = {"user": user}
+    # In the order in which requests take them: members are invited, spaces pushed to by devices.
+    connection.execute(_LOCK_MEMBERS, values)
+    connection.execute(_LOCK_SPACES, values)
+    row = connection.execute(_LOCK_USER, values).one_or_none()
     if row is None:
         return None
-    connection.execute(_LOCK_DEVICES, {"user": user})
+    connection.execute(_LOCK_DEVICES, values)
+    # A locked user comes into no more spaces, a locked space gets no more members: what came
+    # while this waited is locked too, and only then, by a statement of its own, is it read.
+    connection.execute(_LOCK_SPACES, values)
+    connection.execute(_LOCK_MEMBERS, values)
+    spaces = connection.execute(_SPACES, values).all()
     own = [space for space, alone in spaces if alone]
     id_, email, role = row
     return Subject(id_, email, role, own, [space for space, alone in spaces if not alone])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +17,7 @@ from app.recording import Recorder
 from app.runtime import EXTENSION
 from storage.tables import metadata
 from tests.contract.devices import PASSWORD, Phone, add, phone, put
-from tests.contract.people import told
+from tests.contract.people import told, until_someone_waits
 from tests.contract.staff import Agent
 
 
@@ -119,6 +121,64 @@ def test_the_others_of_a_shared_space_still_converge(
     assert mine["role"] == "owner"
     log = admin.see(f"/spaces/{space}/log")["changes"]
     assert log[-1]["author"] == {"device": who.device, "name": "", "email": ""}
+
+
+def erased_while(
+    app: Flask, engine: Engine, admin: Agent, sql: Sequence[str], **values: object
+) -> dict[str, Any]:
+    """What the erasure answered that met these statements before their commit."""
+    other = app.test_client()
+    body: dict[str, Any] = {"json": {"reason": "asked"}, "headers": admin.headers}
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            for statement in sql:
+                connection.execute(text(statement), values)
+            erasing = pool.submit(other.post, f"/v1/admin/users/{values['user']}/erase", **body)
+            until_someone_waits(engine)
+        answer = erasing.result(20)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def test_a_space_made_while_its_owner_is_erased_goes_too(
+    app: Flask, admin: Agent, client: FlaskClient, engine: Engine
+) -> None:
+    who, marker = phone(client), f"marker{uuid4().hex[:12]}"
+    user = user_of(admin, who.email)
+    made = (
+        "INSERT INTO spaces (id, name, personal) VALUES (:space, :name, false)",
+        "INSERT INTO memberships (space_id, user_id, role) VALUES (:space, :user, 'owner')",
+    )
+    values = {"space": uuid4(), "name": marker, "user": user}
+    answer = erased_while(app, engine, admin, made, **values)
+    assert answer["rows"]["spaces"] == 2
+    assert not [table for table, rows in everything(engine).items() if marker in rows]
+
+
+@pytest.mark.parametrize("withdrawn", [True, False], ids=["let in again", "invited"])
+def test_a_member_who_comes_while_the_owner_is_erased_keeps_the_space(
+    app: Flask, admin: Agent, client: FlaskClient, engine: Engine, withdrawn: bool
+) -> None:
+    who, other = phone(client), phone(client)
+    who.space = other.space = who.post("/v1/spaces", {"name": "crew"}).json["id"]
+    path = f"/v1/spaces/{who.space}/members/{other.email}"
+    if withdrawn:
+        assert who.http.put(path, json={"role": "editor"}, headers=who.headers).status_code < 300
+        other.sync(other.change(put("o", new=True, text="work")))
+        assert who.http.delete(path, headers=who.headers).status_code == 204
+    else:
+        who.sync(who.change(put("o", new=True, text="work")))
+    came = """
+        INSERT INTO memberships (space_id, user_id, role) VALUES (:space, :member, 'editor')
+        ON CONFLICT (space_id, user_id) DO UPDATE SET withdrawn_at = NULL
+    """
+    users = {"user": user_of(admin, who.email), "member": user_of(admin, other.email)}
+    values = {"space": who.space, **users}
+    assert erased_while(app, engine, admin, [came], **values)["rows"]["spaces"] == 1
+    assert other.pull_all()["tasks", "o"]["fields"] == {"text": "work"}
+    (seen,) = [s for s in other.get("/v1/spaces").json["spaces"] if s["id"] == who.space]
+    assert seen["role"] == "owner"
 
 
 def test_nobody_erases_the_account_that_asks(admin: Agent, engine: Engine) -> None:
