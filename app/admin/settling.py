@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,10 +15,13 @@ from app.admin.sight import Sight, plain
 from app.admin.writing import Desk, Written, opened, write
 from sync.changes import JSON_SAFE_INT, Key
 from sync.clock import DeviceId, Replica
-from sync.errors import Conflict, NotFound
+from sync.errors import Conflict, NotFound, Refused
 from sync.fields import Counter, Field, Names, ObservedRemoveSet, Register
 from sync.records import Record
 from sync.values import Value, equal
+
+# A counter may be any sum, an increment has 53 bits: what people count takes one or two.
+STEPS_MAX: Final = 100
 
 
 class Choice(Struct, frozen=True):
@@ -83,7 +86,8 @@ def restore(
 ) -> tuple[Done, Written]:
     """Makes the record what it was at a position, or some of its fields; a deleted one comes back.
 
-    What the record has besides stays, and so do its documents. Raises as `settle`.
+    What the record has besides stays, and so do its documents. Raises as `settle`, and Refused
+    (`too_many_operations`) for a counter that is too far from what it was.
     """
     space = opened(at, space_id)
     was = records.was(at.connection, space_id, key, position)
@@ -147,8 +151,13 @@ def _counter(
     named: Mapping[str, str], name: str, was: Counter, now: Field | None
 ) -> list[dict[str, Any]]:
     by = was.total - (now.total if isinstance(now, Counter) else 0)
-    step = max(-JSON_SAFE_INT, min(by, JSON_SAFE_INT))
-    return [{"op": "increment", **named, "field": name, "by": step}] if by else []
+    whole, rest = divmod(abs(by), JSON_SAFE_INT)
+    if whole + (rest > 0) > STEPS_MAX:
+        detail = f"The counter {name!r} takes more than {STEPS_MAX} increments: name other fields."
+        raise Refused("too_many_operations", detail)
+    steps = [JSON_SAFE_INT] * whole + [rest] * (rest > 0)
+    sign = 1 if by > 0 else -1
+    return [{"op": "increment", **named, "field": name, "by": sign * step} for step in steps]
 
 
 def _set(

@@ -191,6 +191,23 @@ def test_one_field_is_restored_and_the_others_stay(agent: Agent, a: Phone, space
     assert a.pull_all()["tasks", "t"]["fields"] == {"n": 1, "m": 2}
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_counter_beyond_what_one_increment_holds_is_restored_to_the_last_digit(
+    agent: Agent, a: Phone, space: str, sign: int
+) -> None:
+    step = sign * (2**53 - 1)
+    a.sync(a.change(put("t", new=True), *[increment("t", "n", step)] * 3, increment("t", "n", 7)))
+    a.sync(a.change(*[increment("t", "n", -step)] * 3))
+    body = {**KEY, "position": 1, "seen": 2, "reason": "r"}
+    done(agent.do(f"/spaces/{space}/restore", **body))
+    assert a.pull_all()["tasks", "t"]["fields"] == {"n": 3 * step + 7}
+    a.sync()
+    a.sync(a.change(*[increment("t", "n", -step)] * 103))
+    body = {**KEY, "position": 3, "seen": 4, "reason": "r"}
+    told(agent.do(f"/spaces/{space}/restore", **body), 422, "too_many_operations")
+    assert a.sync()["head"] == 4
+
+
 def test_a_record_whose_tombstone_is_gone_comes_back_too(
     agent: Agent, admin: Agent, a: Phone, space: str
 ) -> None:
