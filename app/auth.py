@@ -128,6 +128,7 @@ def admitted(token: str) -> tuple[Principal, int]:
         kept.pop(token, None)
         raise Unauthenticated("token_expired")
     kept[token] = principal, good_until
+    kept.move_to_end(token)
     if len(kept) > TOKENS_KEPT:
         kept.popitem(last=False)
     return principal, int((good_until - LEEWAY_SECONDS) * 1000)

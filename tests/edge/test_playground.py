@@ -177,6 +177,11 @@ class Visitor:
         """Wait until both panes hold the log up to one position, at least this one."""
         self.page.wait_for_function(IN_STEP, arg=least)
 
+    def reload(self) -> None:
+        """Loads the page again, once what was typed is on the disk."""
+        expect(self.page.locator("textarea[aria-busy=true]")).to_have_count(0)
+        self.page.reload()
+
     def stored(self) -> list[Any]:
         """What the two devices have in their own databases."""
         found: list[Any] = self.page.evaluate(STORED, ["Phone", "Laptop"])
@@ -360,7 +365,7 @@ def test_what_came_while_a_person_was_typing_is_met_not_overwritten(visitor: Vis
 def test_what_was_edited_offline_survives_a_reload_and_goes_up_once(visitor: Visitor) -> None:
     phone, laptop = apart(visitor)
     before = laptop.shown()
-    visitor.page.reload()
+    visitor.reload()
     expect(laptop.status).to_have_text("Offline, 5 to send")
     assert laptop.shown() == before
     laptop.flip()
@@ -381,7 +386,7 @@ def test_a_text_that_both_panes_typed_in_apart_holds_what_both_typed(visitor: Vi
     type_at(phone, 4, "by the phone ☎,")
     phone.text.press("Home")
     phone.text.press("Delete")
-    visitor.page.reload()
+    visitor.reload()
     expect(laptop.text).to_have_value("one by the laptop 💻,  two")
     laptop.flip()
     visitor.in_step(1)
@@ -391,7 +396,7 @@ def test_a_text_that_both_panes_typed_in_apart_holds_what_both_typed(visitor: Vi
     for part in ("ne ", "by the laptop 💻, ", "by the phone ☎,", " two"):
         assert part in text
     # Once more from nothing but what the two databases hold.
-    visitor.page.reload()
+    visitor.reload()
     for pane in (phone, laptop):
         expect(pane.text).to_have_value(text)
 
@@ -541,7 +546,7 @@ def test_whatever_two_panes_type_apart_and_together_they_show_one_text(visitor: 
     text = visitor.pane("Phone").text.input_value()
     assert len(text) > 100
     expect(visitor.pane("Laptop").text).to_have_value(text)
-    visitor.page.reload()
+    visitor.reload()
     for name in ("Phone", "Laptop"):
         expect(visitor.pane(name).text).to_have_value(text)
     expect(visitor.page.locator(".refused li")).to_have_count(0)
@@ -687,7 +692,7 @@ def test_a_pane_whose_storage_is_an_old_copy_takes_a_new_id_and_both_lines_survi
     visitor.in_step(3)
     phone.flip()
     visitor.page.evaluate(STORE, ["Phone", old])
-    visitor.page.reload()
+    visitor.reload()
     expect(phone.status).to_have_text("Offline, 1 to send")
     phone.rename("Milk", "Oat milk")
     phone.add("Tea")
@@ -752,7 +757,7 @@ def test_the_page_loads_with_what_it_holds_while_the_server_is_away(
     visitor.page.wait_for_function(KEPT)
     first.stop()
     laptop.add("Tea")
-    visitor.page.reload()
+    visitor.reload()
     expect(laptop.status).to_contain_text("1 to send")
     assert [row[0] for row in laptop.shown()] == ["Milk", "Tea"]
     start_server(first.database_url, PORT=first.url.rpartition(":")[2])

@@ -12,6 +12,7 @@ const TYPED = Symbol("typed here");
 export class Text {
   #applied = new Set();
   #composing = false;
+  #unkept = [];
 
   constructor(area, device, yjs, act) {
     Object.assign(this, { area, device, yjs, act });
@@ -19,7 +20,7 @@ export class Text {
     this.text = this.document.getText(ROOT);
     device.merge = (updates) => encoded(yjs.mergeUpdates(updates.map(decoded)));
     this.document.on("update", (update, origin) => {
-      if (origin === TYPED) act(device.type({ op: "edit", ...PLACE, update: encoded(update) }, PAUSE_MS));
+      if (origin === TYPED) this.#keep(update);
     });
     this.text.observe((event) => {
       if (event.transaction.origin !== TYPED) this.#render(event.delta);
@@ -34,6 +35,19 @@ export class Text {
       this.#applied.add(update);
       this.yjs.applyUpdate(this.document, decoded(update));
     }
+  }
+
+  // While a letter goes to the disk, those typed after it wait, and go together: whoever types fast
+  // and leaves the page loses the last moment at most. Until then the area is busy.
+  async #keep(update) {
+    this.#unkept.push(update);
+    if (this.area.ariaBusy === "true") return;
+    this.area.ariaBusy = "true";
+    while (this.#unkept.length) {
+      const typed = encoded(this.yjs.mergeUpdates(this.#unkept.splice(0)));
+      await this.act(this.device.type({ op: "edit", ...PLACE, update: typed }, PAUSE_MS));
+    }
+    this.area.ariaBusy = "false";
   }
 
   #listen() {
