@@ -1,15 +1,16 @@
 """What devices show of themselves to those that are online in the same space, while they are.
 
 Promises: a state is never stored; it goes with its socket, and with its worker, should that be
-killed; many changes of one device within FLUSH_SECONDS are one message, the last; what a device
-sees of a space on coming is at most SHOWN_MAX others.
+killed; who left while the relay was away is not shown for ever; many changes of one device within
+FLUSH_SECONDS are one message, the last; what a device sees of a space on coming is at most
+SHOWN_MAX others.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -21,6 +22,8 @@ FLUSH_SECONDS: Final = 0.05
 SHOWN_MAX: Final = 200
 # A worker that has said nothing for so long is gone, with all its devices.
 SILENT_SECONDS: Final = 16.0
+# Whom the other workers have not confirmed so long after they were asked has left.
+CONFIRM_SECONDS: Final = 5.0
 SENT_PER_TURN: Final = 128
 PRESENCE: Final = "presence"
 ASK: Final = "ask"
@@ -65,13 +68,15 @@ class Presences:
         self._shown: dict[UUID, dict[str, Shown]] = {}
         self._changed: dict[tuple[UUID, str], Shown] = {}
         self._flushing = False
+        # What others showed before the relay was away, until they confirm it.
+        self._doubted: set[tuple[UUID, str]] = set()
 
     def join(self, relay: Relay) -> None:
         """Exchange presences with the other workers."""
         self._relay = relay
         relay.on(PRESENCE, self._arrived)
         relay.on(ASK, lambda _worker, space, _value: self._tell_all(UUID(space)))
-        relay.on_return(self._ask_all)
+        relay.on_return(self._returned)
         gevent.spawn(self._mourn)
 
     def show(self, space: UUID, key: str, device: str, state: dict[str, Any] | None) -> None:
@@ -90,9 +95,21 @@ class Presences:
         if self._relay is not None:
             self._relay.post(ASK, str(space), None)
 
-    def _ask_all(self) -> None:
+    def _returned(self) -> None:
+        """The relay is back. Who left meanwhile has said so to nobody here; and who was back
+        before us has asked when we did not hear.
+        """
+        doubted = {
+            (space, key)
+            for space, here in self._shown.items()
+            for key, shown in here.items()
+            if shown.worker is not None
+        }
+        self._doubted = doubted
+        gevent.spawn_later(CONFIRM_SECONDS, self._drop_doubted, doubted)
         for space in self._audience.audiences():
             self.ask(space)
+            self._tell_all(space)
 
     def forget(self, space: UUID) -> None:
         """The space has no viewer here any more: what others show is not kept."""
@@ -110,6 +127,7 @@ class Presences:
         name, key = about.split(" ", 1)
         space = UUID(name)
         device, state = value
+        self._doubted.discard((space, key))
         if self._audience.viewers(space):
             self._put(space, key, Shown(device, state, worker))
 
@@ -152,4 +170,12 @@ class Presences:
         for space, here in tuple(self._shown.items()):
             for key, shown in tuple(here.items()):
                 if shown.worker is not None and heard.get(shown.worker, 0) < heard_after:
-                    self._put(space, key, Shown(shown.device, None, shown.worker))
+                    self._put(space, key, replace(shown, state=None))
+
+    def _drop_doubted(self, doubted: set[tuple[UUID, str]]) -> None:
+        if doubted is not self._doubted:
+            return  # asked again since
+        for space, key in doubted:
+            shown = self._shown.get(space, {}).get(key)
+            if shown is not None:
+                self._put(space, key, replace(shown, state=None))

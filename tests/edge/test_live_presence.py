@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import text
 
+from storage.engine import make_engine
 from tests.conftest import LiveServer
 from tests.contract.devices import Phone
 from tests.edge.sockets import Websocket
@@ -94,3 +96,39 @@ def test_presence_of_a_killed_workers_devices_ends(start_server: Callable[..., L
     assert other.until("presence", patience=40)["state"] is None
     other.close()
     mine.drop()
+
+
+CUT_LISTENERS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND query LIKE 'LISTEN%'
+"""
+
+
+def test_who_left_while_the_workers_heard_nothing_of_each_other_is_not_shown_for_ever(
+    server: LiveServer,
+) -> None:
+    a = phone_at(server.url)
+    b = phone_at(server.url, a.email)
+    mine, other = on_each_worker(server.worker_pids(), lambda: Websocket(server.url, token=a.token))
+    stays, idle = on_each_worker(server.worker_pids(), lambda: Websocket(server.url, token=b.token))
+    assert worker_of(server.worker_pids(), mine) == worker_of(server.worker_pids(), stays)
+    other.hello("me")
+    for socket, state in ((mine, {"leaves": 1}), (stays, {"stays": 1})):
+        socket.hello("me")
+        socket.send({"type": "presence", "space": "me", "state": state})
+        assert other.until("presence")["state"] == state
+    database = make_engine(server.database_url, 1)
+    with database.connect() as connection:
+        assert len(connection.execute(text(CUT_LISTENERS)).all()) == 2
+    mine.drop()
+    database.dispose()
+    gone = other.until("presence")
+    assert (gone["device"], gone["state"]) == (a.device, None)
+    for late in on_each_worker(server.worker_pids(), lambda: Websocket(server.url, token=a.token)):
+        late.hello("me")
+        assert late.until("presence")["state"] == {"stays": 1}
+        late.send({"type": "ping"})
+        assert late.receive() == {"type": "pong"}
+        late.close()
+    for socket in (other, stays, idle):
+        socket.close()
