@@ -24,6 +24,7 @@ _COPIES: Final = """
     SELECT space_id, cursor, reset_below FROM replicas
     WHERE device_id = %(device)s AND cursor > 0
       AND (%(only)s::uuid IS NULL OR space_id = %(only)s)
+      AND (%(after)s::uuid IS NULL OR space_id > %(after)s)
     ORDER BY space_id LIMIT %(limit)s
 """
 _ASK: Final = """
@@ -31,10 +32,17 @@ _ASK: Final = """
 """
 
 
-def copies(cur: Cursor, device: UUID, only: UUID | None) -> list[Copy]:
-    """The spaces of which the device has applied something, or the one of these."""
-    cur.execute(_COPIES, {"device": device, "only": only, "limit": SPACES_MAX})
-    return [Copy(*row) for row in cur]
+def copies(
+    cur: Cursor, device: UUID, only: UUID | None, after: UUID | None
+) -> tuple[list[Copy], UUID | None]:
+    """The spaces of which the device has applied something, or the one of these, in the order of
+    their ids; and after which of them to go on: SPACES_MAX at most come at once.
+    """
+    values = {"device": device, "only": only, "after": after, "limit": SPACES_MAX + 1}
+    cur.execute(_COPIES, values)
+    found = [Copy(*row) for row in cur]
+    shown = found[:SPACES_MAX]
+    return shown, shown[-1].space if len(found) > len(shown) else None
 
 
 def ask(cur: Cursor, space: UUID, device: UUID, below: int) -> None:

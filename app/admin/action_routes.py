@@ -12,7 +12,7 @@ from flask import Response
 from msgspec import UNSET
 
 from app.admin import actions, farewell, settling
-from app.admin.actions import Compacted, Done
+from app.admin.actions import Compacted, Done, ResetAsked
 from app.admin.bodies import ReasonBody, ReplayBody, ResetBody, RestoreBody, SettleBody
 from app.admin.farewell import Erased
 from app.admin.routes import asked, blueprint
@@ -51,12 +51,14 @@ def revoke_device(device: UUID) -> Response:
 
 
 @blueprint.post("/devices/<uuid:device>/reset")
-@describe("Ask a device to reset", body=ResetBody, answer=Done, errors=[Forbidden])
+@describe("Ask a device to reset", body=ResetBody, answer=ResetAsked, errors=[Forbidden])
 def reset_device(device: UUID) -> Response:
-    """With its next pull it replaces its copy and keeps its pending changes."""
+    """With its next pull it replaces its copy and keeps its pending changes. Of very many, 100
+    at a time: ask again `after` what the answer names as `next`.
+    """
     wanted = read(ResetBody(), runtime().limits)
     with desk(wanted.reason) as at:
-        done, written = actions.reset(at, device, wanted.space)
+        done, written = actions.reset(at, device, wanted.space, wanted.after)
     return _told(done, written)
 
 

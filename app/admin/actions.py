@@ -31,6 +31,12 @@ class Done(Struct, frozen=True):
     written: list[WrittenShown]
 
 
+class ResetAsked(Done, frozen=True):
+    """A device is asked to reset, in 100 spaces at most; `next`: go on `after` that."""
+
+    next: UUID | None
+
+
 class WrittenShown(Struct, frozen=True):
     """A change by the agent's replica: its dot, and where it stands in the space's log."""
 
@@ -61,7 +67,9 @@ def revoke(at: Desk, device: UUID) -> Done:
     return Done(note(at, "revoke", before, after, device=device, user=found.user_id), [])
 
 
-def reset(at: Desk, device: UUID, only: UUID | None) -> tuple[Done, list[Written]]:
+def reset(
+    at: Desk, device: UUID, only: UUID | None, after: UUID | None = None
+) -> tuple[ResetAsked, list[Written]]:
     """Asks the device to reset: to replace its copies, of one space or of all, and to keep its
     pending changes. Raises NotFound.
 
@@ -70,7 +78,7 @@ def reset(at: Desk, device: UUID, only: UUID | None) -> tuple[Done, list[Written
     """
     if search.device(at.connection, device, at.now) is None:
         raise NotFound("not_found", NO_DEVICE)
-    copies = resets.copies(at.cur, device, only)
+    copies, more = resets.copies(at.cur, device, only, after)
     if not copies:
         raise NotFound("not_found", "The device has applied nothing there that it could reset.")
     made: list[Written] = []
@@ -80,8 +88,9 @@ def reset(at: Desk, device: UUID, only: UUID | None) -> tuple[Done, list[Written
         resets.ask(at.cur, copy.space, device, written.position)
         made.append(written)
     before = {str(copy.space): {"cursor": copy.cursor} for copy in copies}
-    after = {str(one.space): {"reset_below": one.position} for one in made}
-    return Done(note(at, "reset", before, after, device=device), shown(made)), made
+    now = {str(one.space): {"reset_below": one.position} for one in made}
+    number = note(at, "reset", before, now, device=device)
+    return ResetAsked(number, shown(made), more), made
 
 
 # The quarantine ------------------------------------------------------------------------------

@@ -56,14 +56,16 @@ class ResetWanted(Reasoned):
     """Which space a device is to take anew; None: all of its."""
 
     space: UUID | None = None
+    after: UUID | None = None
 
 
 class ResetBody(Shape[ResetWanted]):
-    """Which space a device is to take anew; none named: all of its."""
+    """Which space a device is to take anew; none named: all of its, `after` that one."""
 
     MADE = ResetWanted
     reason = _reason()
     space = Identifier(allow_none=True)
+    after = Identifier(allow_none=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ def reset_device(device: UUID) -> Response:
     wanted = load(ResetBody(), fields, "malformed_request")
     with acting() as at:
         made, written = actions.reset(at, device, wanted.space)
-    return done(url_for("console.show_device", device=device), "reset", made, written)
+    said = "reset" if made.next is None else "reset_more"
+    return done(url_for("console.show_device", device=device), said, made, written)
 
 
 @blueprint.post("/spaces/<uuid:space>/settle")

@@ -54,6 +54,7 @@ DONE: Final = {
     "replay": "The change is replayed: its device reads of it in its outcomes.",
     "discard": "The change is discarded; it stays kept as it is.",
     "reset": "The device is asked to reset: it will with its next pull.",
+    "reset_more": "The device is asked to reset in 100 of its spaces; for more, use the API.",
     "revoke": "The device is revoked: it is out with its next request.",
     "compact": "The space is compacted.",
     "erase": "The user is erased.",

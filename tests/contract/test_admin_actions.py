@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from app.admin import actions, writing
 from app.admin.writing import Written
 from app.runtime import EXTENSION
-from storage import desk
+from storage import desk, resets
 from storage.sql import cursor
 from tests.contract.devices import Phone, add, delete, increment, phone, put
 from tests.contract.people import told, until_someone_waits
@@ -94,6 +94,24 @@ def test_a_device_asked_to_reset_takes_the_space_anew_once_and_keeps_what_is_pen
     told(agent.do(f"/devices/{uuid4()}/reset", reason="x"), 404, "not_found")
     new = phone(a.http, a.email)
     told(agent.do(f"/devices/{new.device}/reset", reason="x"), 404, "not_found")
+
+
+def test_a_reset_of_more_spaces_than_fit_says_what_is_left_and_goes_on(
+    agent: Agent, a: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resets, "SPACES_MAX", 2)
+    spaces = [a.post("/v1/spaces", {"name": "s"}).json["id"] for _ in range(5)]
+    for a.space in spaces:
+        a.cursor, a.counter, a.epoch = 0, 0, None
+        a.sync(a.change(put("t", new=True, n=1)))
+        a.sync()
+    path, after, asked = f"/devices/{a.device}/reset", None, []
+    for count in (2, 2, 1):
+        answer = done(agent.do(path, reason="stuck", after=after))
+        assert len(answer["written"]) == count
+        asked += [one["space"] for one in answer["written"]]
+        after = answer["next"]
+    assert (after, asked) == (None, sorted(spaces))
 
 
 def test_a_reset_in_pages_ends(agent: Agent, a: Phone, b: Phone) -> None:
