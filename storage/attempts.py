@@ -116,11 +116,12 @@ def forgive(connection: Connection, subject: Subject, now: datetime) -> None:
     connection.execute(_FORGIVE, {"subject": subject.name, "now": now})
 
 
-# Passes by what others hold, so that two who forget at once can't wait for each other.
+# Passes by what others hold, so that two who forget at once can't wait for each other. As an array
+# they are chosen once: PostgreSQL may run a subquery of IN for each row, and drop them all.
 _FORGET: Final = text("""
-    DELETE FROM login_failures WHERE subject IN (
+    DELETE FROM login_failures WHERE subject = ANY(ARRAY(
         SELECT subject FROM login_failures WHERE failed_at < :before
-        LIMIT :most FOR UPDATE SKIP LOCKED)
+        LIMIT :most FOR UPDATE SKIP LOCKED))
 """)
 
 
