@@ -211,13 +211,14 @@ class LiveServer:
 ServerStarter = Callable[..., LiveServer]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_server(
     fresh_database: DatabaseMaker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerStarter]:
     """A function that starts a gunicorn: `start_server(database_url=…, REJOIN_X=…)`.
 
-    Without `database_url` it gets a migrated database of its own. Ended with the run.
+    Without `database_url` it gets a migrated database of its own. Ended with the module: all of a
+    run's servers would want more connections than PostgreSQL has.
     """
     started: list[LiveServer] = []
 
@@ -232,9 +233,9 @@ def start_server(
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live_server(start_server: ServerStarter) -> str:
-    """The base URL of one gunicorn with two gevent workers, shared by the run's tests."""
+    """The base URL of one gunicorn with two gevent workers, shared by a module's tests."""
     return start_server().url
 
 

@@ -13,7 +13,7 @@ from tests.edge.sockets import Closed, Refused, Websocket
 from tests.edge.web import on_each_worker, phone_at
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(start_server: Callable[..., LiveServer]) -> LiveServer:
     return start_server()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from tests.contract.devices import Phone, phone
 from tests.edge.sockets import Websocket
 
 TRIES = 64
+PATIENCE_SECONDS = 10
 
 
 @dataclass
@@ -82,10 +84,13 @@ def phone_at(url: str, email: str | None = None, **device: Any) -> Phone:
 def worker_of(pids: list[int], socket: Websocket) -> int:
     """The process that serves the websocket."""
     mine = socket.tcp.getsockname()
-    for pid in pids:
-        for connection in psutil.Process(pid).net_connections("tcp"):
-            if connection.raddr and tuple(connection.raddr) == tuple(mine):
-                return pid
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    # Read a piece at a time, while a worker moves the connection to another descriptor.
+    while time.monotonic() < deadline:
+        for pid in pids:
+            for connection in psutil.Process(pid).net_connections("tcp"):
+                if connection.raddr and tuple(connection.raddr) == tuple(mine):
+                    return pid
     raise AssertionError("no worker serves this websocket")
 
 
