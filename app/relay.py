@@ -92,6 +92,13 @@ class Relay:
             except ChannelDown as error:
                 log.warning("hints can't be sent: %s", type(error.__cause__).__name__)
                 time.sleep(RETRY_SECONDS)
+                self._put_back(pending)
+
+    def _put_back(self, pending: dict[tuple[str, str], Any]) -> None:
+        """What the channel did not take goes with the next, but for what was overwritten since."""
+        for (topic, key), value in pending.items():
+            if (topic, key) not in self._pending:
+                self.post(topic, key, value)
 
     def _listen(self) -> None:
         while True:

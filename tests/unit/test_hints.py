@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from uuid import UUID, uuid4
 
+import pytest
+
+from app import relay as relays
 from app.hints import NOWHERE, Hints, Watch
 from app.relay import Relay, payloads
 from storage.notify import PAYLOAD_BYTES_MAX, ChannelDown
@@ -107,6 +110,33 @@ def test_a_relay_brings_what_others_post_and_looks_again_after_it_was_cut() -> N
     assert got == [("k", 1)], "the sender hears itself, or it came twice"
     wire.cut()
     assert returned.acquire(timeout=PATIENCE_SECONDS), "it does not listen again"
+
+
+def test_what_a_failing_channel_did_not_take_is_sent_again_but_for_what_came_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relays, "RETRY_SECONDS", 0)
+    wire, broken = Wire(), Wire()
+    one, two = Relay(broken), Relay(wire)
+    got: list[tuple[str, object]] = []
+    came, listening = threading.Semaphore(0), threading.Event()
+    two.on("t", lambda _worker, key, value: (got.append((key, value)), came.release()))
+    two.on_return(listening.set)
+
+    def fail_once(_payloads: Sequence[str]) -> None:
+        broken.send = wire.send  # type: ignore[method-assign]
+        one.post("t", "twice", 2)
+        raise ChannelDown("cut") from ConnectionError()
+
+    broken.send = fail_once  # type: ignore[method-assign]
+    one.post("t", "twice", 1)
+    one.post("t", "once", 1)
+    two.start()
+    assert listening.wait(PATIENCE_SECONDS)
+    one.start()
+    for _ in range(2):
+        assert came.acquire(timeout=PATIENCE_SECONDS)
+    assert sorted(got) == [("once", 1), ("twice", 2)]
 
 
 def test_what_is_posted_twice_before_it_goes_out_goes_once_as_it_is_last() -> None:
