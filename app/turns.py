@@ -117,7 +117,9 @@ class Turns:
         with self._lock:
             turns, self.waiting = self.waiting[:TURNS_MAX], self.waiting[TURNS_MAX:]
         try:
-            run(turns)
+            # None: who led at the same time has taken all along.
+            if turns:
+                run(turns)
         # Whoever it was about meets it again, alone.
         except Exception as error:  # noqa: BLE001
             log.warning("%d pushes go alone: %s", len(turns), said(error))

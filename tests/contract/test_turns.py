@@ -89,6 +89,15 @@ def test_those_who_came_meanwhile_go_together_and_no_more_than_so_many(crowd: Ta
     assert all(one.done is not None for one in (first, *others))
 
 
+def test_who_leads_when_all_have_gone_already_runs_nothing() -> None:
+    turns, gate, mine = Turns(), Gate(), turn()
+    gate.open.set()
+    turns._lead(gate)
+    assert gate.runs == []
+    turns.take(mine, gate)
+    assert mine.done is not None
+
+
 def test_a_transaction_that_failed_leaves_all_of_it_to_go_alone(crowd: Take) -> None:
     turns, gate = Turns(), Gate(RuntimeError("the database is away"))
     both = [turn(), turn()]
