@@ -21,9 +21,9 @@ from app.touched import Meeting, Records
 from app.turns import Done, Turn, Turns, open_free
 from app.unshown import Unshown
 from storage import journal, replicas
-from storage.engine import one_moment, one_statement
+from storage.engine import no_disk, one_moment, one_push, one_statement
 from storage.spaces import Space
-from storage.sql import Cursor, cursor, wait_for_no_disk
+from storage.sql import Cursor, cursor
 from sync.answers import PushAnswer, Rejection, SpaceAnswer, SyncAnswer
 from sync.errors import BadRequest, Conflict, SyncError, Unauthenticated
 from sync.limits import Limits
@@ -54,7 +54,7 @@ class Exchange:
             except SyncError as error:
                 answers[name] = SpaceAnswer(error=error.as_dict())
         if not answers:
-            with self.engine.begin() as connection:
+            with one_statement(self.engine) as connection:
                 require_device(cursor(connection), visit.who)
         if self.recorder:
             self.recorder.synced(visit, request, answers)
@@ -85,7 +85,7 @@ class Exchange:
         return done
 
     def _push_alone(self, turn: Turn) -> Done:
-        with self.engine.begin() as connection:
+        with one_push(self.engine) as connection:
             cur = cursor(connection)
             space = open_space(cur, turn.visit.who, turn.name, "write", lock=True)
             plan = push(cur, space, turn.visit, turn.part, self.limits)
@@ -93,7 +93,7 @@ class Exchange:
 
     def push_turns(self, turns: list[Turn]) -> None:
         """Those of the turns that can go together, in one transaction."""
-        with self.engine.begin() as connection:
+        with one_push(self.engine) as connection:
             cur = cursor(connection)
             joined = open_free(cur, turns)
             outcomes = push_together(cur, [one for _, one in joined], self.limits)
@@ -151,9 +151,8 @@ class Exchange:
         stands = _acknowledged(space, part)
         if stands == (space.cursor, space.cursor_epoch):
             return
-        with self.engine.begin() as connection:
+        with no_disk(self.engine) as connection:
             cur = cursor(connection)
-            wait_for_no_disk(cur)
             if space.replica is None:
                 space = open_space(cur, visit.who, str(space.id), "read", lock=True)
             replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)

@@ -29,9 +29,9 @@ from sqlalchemy import Engine
 from app.access import Visit
 from app.notes import Batch, Contact, Note, count, reset_code, see
 from storage import events, states
-from storage.engine import UnusableDatabase
+from storage.engine import UnusableDatabase, no_disk
 from storage.events import Happened, Traffic
-from storage.sql import Cursor, cursor, wait_for_no_disk
+from storage.sql import Cursor, cursor
 from sync.answers import SpaceAnswer
 from sync.diagnosis import MINUTE
 from sync.requests import Pull, Push, SyncRequest
@@ -173,7 +173,7 @@ class Recorder:
                 return
             for last in (False, True):
                 try:
-                    with self._own_engine().begin() as connection:
+                    with no_disk(self._own_engine()) as connection:
                         self._write(cursor(connection), batch)
                     return
                 except FAILURES as failure:
@@ -233,7 +233,6 @@ class Recorder:
         return self._engine
 
     def _write(self, cur: Cursor, batch: Batch) -> None:
-        wait_for_no_disk(cur)
         rows = [
             Happened(device, minute, kind, code, space, email, *figures)
             for (device, minute, kind, code, space, email), figures in batch.events.items()

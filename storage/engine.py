@@ -8,7 +8,7 @@ a server that can't serve is refused with a sentence when the first connection i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from psycopg import OperationalError
@@ -45,6 +45,7 @@ def make_engine(
     """
     engine = create_engine(
         psycopg_url(url),
+        isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
@@ -54,24 +55,60 @@ def make_engine(
         hide_parameters=True,
         connect_args=_connect_args(statement_timeout_ms),
     )
+    event.listen(engine, "begin", _begin)
     event.listen(engine, "connect", _refuse_unusable)
     event.listen(engine, "checkout", _refuse_dead)
     return engine
 
 
-@contextmanager
-def one_moment(engine: Engine) -> Iterator[Connection]:
+# How transactions begin. Connections are in autocommit else, so that a look that is one statement
+# is one round trip; and what a transaction is to be like travels with its first word.
+_BEGIN: Final = "BEGIN"
+# In the order of the index: PostgreSQL takes a space for small, and would gather all of it and sort
+# it for each page.
+_PAGES: Final = "SET LOCAL enable_bitmapscan = off"
+_READ: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PAGES}"
+# The plans of a push are the same for all: else PostgreSQL makes that of one record's look anew.
+_PUSH: Final = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {_PAGES}"
+_NO_DISK: Final = "BEGIN; SET LOCAL synchronous_commit = off"
+
+
+def one_moment(engine: Engine) -> AbstractContextManager[Connection]:
     """A transaction that only reads and sees one moment: a head and the records up to it."""
-    options: Any = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect() as connection, connection.execution_options(**options).begin():
-        yield connection
+    return _transaction(engine, _READ)
+
+
+def one_push(engine: Engine) -> AbstractContextManager[Connection]:
+    """A transaction that decides changes, and reads pages."""
+    return _transaction(engine, _PUSH)
+
+
+def no_disk(engine: Engine) -> AbstractContextManager[Connection]:
+    """A transaction whose commit does not wait for the disk: only for what may be lost, such as a
+    cursor that its device will tell again.
+    """
+    return _transaction(engine, _NO_DISK)
 
 
 @contextmanager
 def one_statement(engine: Engine) -> Iterator[Connection]:
-    """A connection without a transaction around its statements: for a look that is one of them."""
+    """A connection without a transaction around its statements: for a look that is one of them.
+    Its statements are psycopg's (`storage.sql.cursor`): SQLAlchemy begins a transaction by itself.
+    """
     with engine.connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+@contextmanager
+def _transaction(engine: Engine, begin: str) -> Iterator[Connection]:
+    with engine.connect() as connection, connection.execution_options(begin=begin).begin():
+        yield connection
+
+
+def _begin(connection: Connection) -> None:
+    driver: Any = connection.connection.driver_connection
+    # Unprepared: what is prepared is one command.
+    driver.execute(connection.get_execution_options().get("begin", _BEGIN), prepare=False)
 
 
 def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:

@@ -98,9 +98,6 @@ _PAGE: Final = """
     ) AS page
     WHERE before < %(bytes)s ORDER BY position, collection, id
 """
-# PostgreSQL takes a space for small, and would gather all of it and sort it for each page. In the
-# order of the index it reads the page alone.
-_IN_ORDER: Final = "SET LOCAL enable_bitmapscan = off"
 
 
 def page(
@@ -116,7 +113,6 @@ def page(
         "limit": limit,
         "bytes": size,
     }
-    cur.execute(_IN_ORDER)
     cur.execute(_PAGE, values, binary=True)
     return [stored(row) for row in cur.fetchall()]
 

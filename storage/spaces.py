@@ -107,15 +107,9 @@ def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
     return None if row is None else Space(*row)
 
 
-_LOCK_FREE: Final = """
-    SELECT s.id FROM unnest(%s::uuid[], %s::uuid[]) AS asked (user_id, space_id)
-    JOIN users u ON u.id = asked.user_id
-    JOIN spaces s ON s.id = coalesce(asked.space_id, u.personal_space_id)
-    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
-    ORDER BY s.id
-    FOR NO KEY UPDATE OF s SKIP LOCKED
-"""
-_OPEN_EACH: Final = f"""
+# Nobody is waited for, so that one statement can lock and read: of a row that has moved since it
+# began, PostgreSQL locks and gives the newest version, and what has a lock is all that moves.
+_OPEN_FREE: Final = f"""
     SELECT asked.number, {_SPACE}
     FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) WITH ORDINALITY
         AS asked (user_id, space_id, device_id, number)
@@ -124,8 +118,8 @@ _OPEN_EACH: Final = f"""
     JOIN spaces s ON s.id = coalesce(asked.space_id, u.personal_space_id)
     JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
     JOIN replicas r ON r.space_id = s.id AND r.device_id = d.id
-    WHERE s.id = ANY(%s)
     ORDER BY asked.number
+    FOR NO KEY UPDATE OF s, r SKIP LOCKED
 """  # noqa: S608
 
 
@@ -135,10 +129,7 @@ def open_free(cur: Cursor, asked: list[Asked]) -> dict[int, Space]:
 
     Waits for nobody, so no two who open many can wait for each other.
     """
-    users, spaces, devices = (list(column) for column in zip(*asked, strict=True))
-    cur.execute(_LOCK_FREE, (users, spaces))
-    free = [row[0] for row in cur]
-    cur.execute(_OPEN_EACH, (users, spaces, devices, free))
+    cur.execute(_OPEN_FREE, [list(column) for column in zip(*asked, strict=True)])
     found: dict[UUID, tuple[int, Space]] = {}
     for number, *row in cur:
         found.setdefault(row[0], (number - 1, Space(*row)))

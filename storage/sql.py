@@ -16,13 +16,6 @@ def cursor(connection: Connection) -> Cursor:
     return driver.cursor()
 
 
-def wait_for_no_disk(cur: Cursor) -> None:
-    """Commit this transaction without waiting for the disk: only for what may be lost, such as a
-    cursor that its device will tell again.
-    """
-    cur.execute("SET LOCAL synchronous_commit = off")
-
-
 BATCH_ROWS = 500
 
 

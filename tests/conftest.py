@@ -30,8 +30,9 @@ from sqlalchemy.engine import make_url
 from app.settings import Settings
 from storage import embedded
 from storage.cluster import EmbeddedError
-from storage.engine import make_engine
+from storage.engine import make_engine, one_statement
 from storage.migrate import migrate
+from storage.sql import cursor
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -289,8 +290,8 @@ def _url(server: str, database: str) -> str:
 
 def _execute(server: str, statement: str) -> None:
     engine = make_engine(server, 1, statement_timeout_ms=0)
-    with engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+    with one_statement(engine) as connection:
+        cursor(connection).execute(statement.encode())
     engine.dispose()
 
 

@@ -18,8 +18,9 @@ from app.auth import Principal
 from app.errors import UNREACHABLE, sync_error
 from app.runtime import Runtime
 from storage import replicas
+from storage.engine import no_disk
 from storage.replicas import Acknowledged
-from storage.sql import cursor, wait_for_no_disk
+from storage.sql import cursor
 from sync.errors import SyncError
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,8 @@ class Acks:
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
         try:
-            with self._runtime.engine.begin() as connection:
+            with no_disk(self._runtime.engine) as connection:
                 cur = cursor(connection)
-                wait_for_no_disk(cur)
                 left = replicas.acknowledge_all(cur, [told for _, told in waiting.values()])
             for key in [*left.unnumbered[NUMBERED_AT_ONCE:], *left.locked]:
                 self._waiting.setdefault(key, waiting[key])
@@ -67,9 +67,8 @@ class Acks:
 
     def _add(self, who: Principal, told: Acknowledged) -> None:
         try:
-            with self._runtime.engine.begin() as connection:
+            with no_disk(self._runtime.engine) as connection:
                 cur = cursor(connection)
-                wait_for_no_disk(cur)
                 space = open_space(cur, who, str(told.space), "read", lock=True)
                 replica = space.replica or replicas.add(cur, space.id, who.device_id)
                 replicas.acknowledge(cur, space.id, replica, told.cursor, told.epoch)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from app import create_app
 from app.runtime import EXTENSION
 from app.settings import Settings
-from storage.engine import make_engine
+from storage.engine import make_engine, one_statement
+from storage.sql import cursor
 from storage.upkeep import start_next_epoch
 from tests.conftest import DatabaseMaker
 from tests.contract.devices import PASSWORD, Phone, delete, increment, phone, put
@@ -32,8 +32,8 @@ def copied(postgres_server: str) -> Iterator[Copier]:
     made: list[str] = []
 
     def execute(statement: str) -> None:
-        with engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
+        with one_statement(engine) as connection:
+            cursor(connection).execute(statement.encode())
 
     def copy(url: str) -> str:
         name = make_url(url).database
