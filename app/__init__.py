@@ -7,15 +7,19 @@ error is a problem (app/errors.py), and `g.received_at` is when the request's he
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, g
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import auth, console, errors, playground, recording, routes, runtime
 from app.live import rooms, sockets
 from app.live import routes as live
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 # An answer of the API is data: a browser that is led to one may do nothing with it.
 HEADERS: Final = {
@@ -27,7 +31,7 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 # Two years: what browsers ask for. Sent over TLS only (RFC 6797 §7.2).
-TRANSPORT: Final = "max-age=63072000"
+TRANSPORT: Final = {"Strict-Transport-Security": "max-age=63072000"}
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -49,7 +53,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     console.install(app)
     app.before_request(_stamp)
     recording.install(app, lambda: made.recorder, auth.device_of_token)
-    app.after_request(_secure)
+    app.wsgi_app = _secured(app.wsgi_app)  # type: ignore[method-assign, assignment]
     _trust_proxies(app, settings.trusted_proxies)
     return app
 
@@ -58,12 +62,22 @@ def _stamp() -> None:
     g.received_at = runtime.runtime().now_ms()
 
 
-def _secure(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    if request.is_secure:
-        response.headers.setdefault("Strict-Transport-Security", TRANSPORT)
-    return response
+def _secured(app: WSGIApplication) -> WSGIApplication:
+    """The app, whose answers carry HEADERS, but for those of which they say something else."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        wanted = HEADERS | TRANSPORT if environ["wsgi.url_scheme"] == "https" else HEADERS
+
+        def start(
+            status: str, headers: list[tuple[str, str]], *error: Any
+        ) -> Callable[[bytes], object]:
+            said = {name.lower() for name, _ in headers}
+            headers += [header for header in wanted.items() if header[0].lower() not in said]
+            return start_response(status, headers, *error)
+
+        return app(environ, start)
+
+    return answer
 
 
 def _trust_proxies(app: Flask, hops: int) -> None:
