@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from storage.sql import Cursor
+from storage.sql import NULL, Cursor, copy_lines, in_line
 from sync.changes import Key
 from sync.clock import CausalContext, Epoch, Replica, VectorClock
 from sync.fields import Tail
@@ -26,14 +26,17 @@ Decision = tuple[str, Replica, int, Entry]
 
 def append(cur: Cursor, decisions: Iterable[Decision]) -> None:
     """Writes the entries at their positions, by COPY."""
-    with cur.copy(_APPEND) as copy:
-        for space, replica, received_at, e in decisions:
-            context = e.context
-            clock = to_json(_by_number(context.clock)).decode() if context.clock else None
-            conflicts = to_json(e.conflicts).decode() if e.conflicts else None
-            named = (space, e.position, replica, e.counter, context.epoch, context.cursor, clock)
-            told = (e.at, e.at_corrected, received_at, e.ops.decode(), e.digest, conflicts)
-            copy.write_row((*named, *told))
+    copy_lines(cur, _APPEND, (_line(*decision) for decision in decisions))
+
+
+def _line(space: str, replica: Replica, received_at: int, e: Entry) -> str:
+    seen = e.context
+    clock = in_line(to_json(_by_number(seen.clock)).decode()) if seen.clock else NULL
+    conflicts = in_line(to_json(e.conflicts).decode()) if e.conflicts else NULL
+    dot = f"{space}\t{e.position}\t{replica}\t{e.counter}"
+    told = f"{seen.epoch}\t{seen.cursor}\t{clock}\t{e.at}\t{e.at_corrected}\t{received_at}"
+    ops = in_line(e.ops.decode())
+    return f"{dot}\t{told}\t{ops}\t\\\\x{e.digest.hex()}\t{conflicts}\n"
 
 
 def _by_number(clock: VectorClock) -> dict[str, int]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from storage.sql import Cursor, server_cursor
+from storage.sql import Cursor, copy_lines, in_line, server_cursor, text_array
 from sync.changes import Key
 from sync.deltas import Place
 from sync.stored import StoredRecord
@@ -33,9 +33,10 @@ _READ: Final = """
 
 def read(cur: Cursor, wanted: list[Where]) -> dict[Where, StoredRecord]:
     """Those of the records that there are."""
-    texts = {space: str(space) for space in {space for space, _ in wanted}}
-    spaces = [texts[space] for space, _ in wanted]
-    cur.execute(_READ, (spaces, [key[0] for _, key in wanted], [key[1] for _, key in wanted]))
+    names = {space: str(space) for space in {space for space, _ in wanted}}
+    spaces = [names[space] for space, _ in wanted]
+    columns = (spaces, [key[0] for _, key in wanted], [key[1] for _, key in wanted])
+    cur.execute(_READ, [text_array(column) for column in columns])
     return {wanted[number - 1]: stored(row) for number, *row in cur.fetchall()}
 
 
@@ -65,9 +66,13 @@ _UPDATE: Final = """
 
 def insert(cur: Cursor, rows: Iterable[tuple[str, StoredRecord]]) -> None:
     """Writes records that there were none of, each with its space, by COPY, as they come."""
-    with cur.copy(_COPY) as copy:
-        for space, row in rows:
-            copy.write_row((space, *row[:6], row.data.decode(), row.causality))
+    copy_lines(cur, _COPY, (_line(space, row) for space, row in rows))
+
+
+def _line(space: str, row: StoredRecord) -> str:
+    key = f"{space}\t{in_line(row.collection)}\t{in_line(row.id)}"
+    told = f"{row.position}\t{row.deleted}\t{row.size}\t{row.conflicts}"
+    return f"{key}\t{told}\t{in_line(row.data.decode())}\t\\\\x{row.causality.hex()}\n"
 
 
 def update(cur: Cursor, rows: list[tuple[str, StoredRecord]]) -> None:

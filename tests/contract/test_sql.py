@@ -1,0 +1,49 @@
+"""Texts that we write for PostgreSQL ourselves come back as they are."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from storage.sql import NULL, copy_lines, cursor, in_line, text_array
+
+# All that a text may hold (`check_text`), and often what means something to PostgreSQL.
+TEXTS = st.lists(
+    st.text(
+        st.one_of(
+            st.sampled_from("\\\t\n\r\"',{}N.b \v\x7f"),
+            st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)),
+        )
+    )
+    | st.sampled_from(["NULL", "\\N", "\\.", "", "{}", '"', "\\", "\\\\", "\\x00", "a\r\nb"]),
+    max_size=20,
+)
+
+
+@given(TEXTS)
+def test_an_array_holds_its_texts(engine: Engine, texts: list[str]) -> None:
+    with engine.begin() as connection:
+        cur = cursor(connection)
+        cur.execute("SELECT %s::text[]", [text_array(texts)])
+        assert cur.fetchall() == [(texts,)]
+
+
+@given(TEXTS)
+def test_copied_lines_hold_their_texts(engine: Engine, texts: list[str]) -> None:
+    with engine.begin() as connection:
+        cur = cursor(connection)
+        cur.execute("CREATE TEMP TABLE copied (number int, text text, nothing text) ON COMMIT DROP")
+        lines = (f"{number}\t{in_line(text)}\t{NULL}\n" for number, text in enumerate(texts))
+        copy_lines(cur, "COPY copied FROM STDIN", lines)
+        cur.execute("SELECT text, nothing FROM copied ORDER BY number")
+        assert cur.fetchall() == [(text, None) for text in texts]
+
+
+def test_more_lines_than_go_at_once_all_arrive(engine: Engine) -> None:
+    with engine.begin() as connection:
+        cur = cursor(connection)
+        cur.execute("CREATE TEMP TABLE copied (number int) ON COMMIT DROP")
+        copy_lines(cur, "COPY copied FROM STDIN", (f"{number}\n" for number in range(1000)))
+        cur.execute("SELECT count(*), sum(number) FROM copied")
+        assert cur.fetchall() == [(1000, 499_500)]
