@@ -6,6 +6,7 @@ A push, from top to bottom: open the space and lock its head, read what the chan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -163,6 +164,9 @@ class Exchange:
             self.unshown.show_later(space.id, plan.unshown)
         if plan.entries:
             self.hints.tell(space.id, space.epoch, plan.head)
+            if self.turns.idle:
+                # The news goes first, and then the answer. In a crowd, the news go together.
+                time.sleep(0)
 
 
 def _has_news(answer: SpaceAnswer, part: Pull) -> bool:

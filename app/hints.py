@@ -45,13 +45,10 @@ class Hints:
         self.relay: Callable[[UUID, Stand], None] | None = None
 
     def tell(self, space: UUID, epoch: int = 0, head: int = 0) -> None:
-        """The space advanced, to `head` where that is known: who watches it may look. Others have
-        their turn, the relay first: news shall be on its way before an answer is written.
-        """
+        """The space advanced, to `head` where that is known: who watches it may look."""
         if self.relay is not None:
             self.relay(space, (epoch, head))
         self.arrived(space, (epoch, head))
-        time.sleep(0)
 
     def arrived(self, space: UUID, stand: Stand) -> None:
         """As `tell`, of a hint that the other processes have too. Of (0, 0) nobody knows."""

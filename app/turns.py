@@ -98,6 +98,11 @@ class Turns:
         self.waiting: list[Turn] = []
         self._led = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody goes or waits."""
+        return not self._led and not self.waiting
+
     def take(self, turn: Turn, run: Callable[[list[Turn]], None]) -> None:
         """Has the turn run with others; its `done` says whether it was."""
         with self._lock:
