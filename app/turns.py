@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -108,13 +109,15 @@ class Turns:
         with self._lock:
             self.waiting.append(turn)
             turn.leads, self._led = not self._led, True
-        if not turn.leads:
-            called = False
-            try:
-                called = turn.called.wait(PATIENCE_SECONDS)
-            finally:
-                if not called:
-                    self._leave(turn)
+        try:
+            if not (turn.leads or turn.called.wait(PATIENCE_SECONDS)):
+                self._leave(turn)
+            if turn.leads:
+                # Requests that have arrived but were not read yet come along.
+                time.sleep(0)
+        except BaseException:
+            self._leave(turn)
+            raise
         if turn.leads:
             self._lead(run)
 

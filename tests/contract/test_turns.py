@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -59,8 +60,12 @@ def crowd() -> Iterator[Callable[[Turns, Turn, Gate], Future[None]]]:
     with ThreadPoolExecutor(2 * TURNS_MAX) as pool:
 
         def take(turns: Turns, one: Turn, gate: Gate) -> Future[None]:
+            def waits() -> bool:
+                with turns._lock:
+                    return one in turns.waiting and not one.leads
+
             taken = pool.submit(turns.take, one, gate)
-            while not (one in turns.waiting or any(one in run for run in gate.runs)):
+            while not (waits() or any(one in run for run in gate.runs)):
                 threading.Event().wait(0.001)
             return taken
 
@@ -87,6 +92,36 @@ def test_those_who_came_meanwhile_go_together_and_no_more_than_so_many(crowd: Ta
         each.result(PATIENCE_SECONDS)
     assert [len(run) for run in gate.runs] == [1, TURNS_MAX, 3]
     assert all(one.done is not None for one in (first, *others))
+
+
+def test_who_has_arrived_when_the_first_is_about_to_go_comes_along(
+    crowd: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, gate, first, second = Turns(), Gate(), turn(), turn()
+    gate.open.set()
+    taken = []
+    arrive = lambda _seconds: taken.append(crowd(turns, second, gate))  # noqa: E731
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=arrive))
+    turns.take(first, gate)
+    taken[0].result(PATIENCE_SECONDS)
+    assert gate.runs == [[first, second]]
+
+
+def test_who_was_ended_before_it_went_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, gate, ended, mine = Turns(), Gate(), turn(), turn()
+    gate.open.set()
+    killed = iter([KeyboardInterrupt()])
+
+    def sleep(_seconds: float) -> None:
+        for error in killed:
+            raise error
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(ended, gate)
+    assert turns.idle
+    turns.take(mine, gate)
+    assert gate.runs == [[mine]]
 
 
 def test_who_leads_when_all_have_gone_already_runs_nothing() -> None:
