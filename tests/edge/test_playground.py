@@ -26,12 +26,12 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from app import create_app, playground
 from app.settings import ROOT, Settings
-from storage.engine import make_engine
+from storage.engine import make_engine, one_statement
+from storage.sql import cursor
 from storage.upkeep import start_next_epoch
 from tests.conftest import LiveServer, ServerStarter
 
@@ -268,15 +268,13 @@ def play(visitor: Visitor, chance: random.Random, acts: Sequence[str], steps: in
 def copied(server: str, database: str) -> Iterator[str]:
     """A copy of a database that nobody uses, as a backup is."""
     name = make_url(database).database
-    engine = make_engine(server, 1, statement_timeout_ms=0).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}_backup TEMPLATE {name}"))
+    engine = make_engine(server, 1, statement_timeout_ms=0)
+    with one_statement(engine) as connection:
+        cursor(connection).execute(f"CREATE DATABASE {name}_backup TEMPLATE {name}".encode())
     url = make_url(database).set(database=f"{name}_backup")
     yield url.render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name}_backup WITH (FORCE)"))
+    with one_statement(engine) as connection:
+        cursor(connection).execute(f"DROP DATABASE {name}_backup WITH (FORCE)".encode())
     engine.dispose()
 
 
