@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from app.access import PERSONAL
 from storage.events import NO_SPACE, Seen
@@ -17,8 +17,7 @@ from sync.requests import Client, Pull
 VERSION_CHARS_MAX: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """One event. `space`: as the request named it; None: about no one space."""
 
     device: UUID
@@ -33,8 +32,7 @@ class Note:
     records: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(Struct, frozen=True):
     """A device was here. `good`: nothing that it asked for was refused or reset."""
 
     device: UUID
