@@ -72,8 +72,8 @@ def _secured(app: WSGIApplication) -> WSGIApplication:
             status: str, headers: list[tuple[str, str]], *error: Any
         ) -> Callable[[bytes], object]:
             said = {name.lower() for name, _ in headers}
-            headers += [header for header in wanted.items() if header[0].lower() not in said]
-            return start_response(status, headers, *error)
+            ours = [header for header in wanted.items() if header[0].lower() not in said]
+            return start_response(status, headers + ours, *error)
 
         return app(environ, start)
 

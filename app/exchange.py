@@ -6,7 +6,6 @@ A push, from top to bottom: open the space and lock its head, read what the chan
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +18,7 @@ from app.hints import Hints
 from app.pages import next_page, nothing_new, page_after
 from app.recording import Recorder
 from app.touched import Meeting, Records
-from app.turns import Done, Turn, Turns, open_free
+from app.turns import Done, Turn, Turns, give_way, open_free
 from app.unshown import Unshown
 from storage import journal, replicas
 from storage.engine import no_disk, one_moment, one_push, one_statement
@@ -166,7 +165,7 @@ class Exchange:
             self.hints.tell(space.id, space.epoch, plan.head)
             if self.turns.idle:
                 # The news goes first, and then the answer. In a crowd, the news go together.
-                time.sleep(0)
+                give_way()
 
 
 def _has_news(answer: SpaceAnswer, part: Pull) -> bool:

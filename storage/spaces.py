@@ -107,8 +107,9 @@ def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
     return None if row is None else Space(*row)
 
 
-# Nobody is waited for, so that one statement can lock and read: of a row that has moved since it
-# began, PostgreSQL locks and gives the newest version, and what has a lock is all that moves.
+# Nobody is waited for, so that one statement can lock and read: of a locked row that has moved
+# since it began, PostgreSQL gives the newest version. A right that is withdrawn in that very moment
+# is withdrawn after the push.
 _OPEN_FREE: Final = f"""
     SELECT asked.number, {_SPACE}
     FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) WITH ORDINALITY

@@ -43,8 +43,10 @@ def in_line(text: str) -> str:
 
 
 def text_array(texts: Sequence[str]) -> str:
-    """A `text[]` as PostgreSQL reads it. No text that gets here holds NUL (`check_text`)."""
+    """A `text[]` as PostgreSQL reads it. Raises psycopg's DataError for a NUL, as psycopg does."""
     joined = "\0".join(texts).replace("\\", "\\\\").replace('"', '\\"')
+    if joined.count("\0") > len(texts) - 1 >= 0:
+        raise psycopg.DataError("a text holds NUL")
     return '{"' + joined.replace("\0", '","') + '"}' if texts else "{}"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg import DataError
 from sqlalchemy import Engine
 
 from storage.sql import NULL, copy_lines, cursor, in_line, text_array
@@ -27,6 +29,12 @@ def test_an_array_holds_its_texts(engine: Engine, texts: list[str]) -> None:
         cur = cursor(connection)
         cur.execute("SELECT %s::text[]", [text_array(texts)])
         assert cur.fetchall() == [(texts,)]
+
+
+@pytest.mark.parametrize("texts", [["\0"], ["a", "b\0c"]])
+def test_an_array_takes_no_text_for_two(texts: list[str]) -> None:
+    with pytest.raises(DataError):
+        text_array(texts)
 
 
 @given(TEXTS)

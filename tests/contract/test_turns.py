@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -100,8 +99,8 @@ def test_who_has_arrived_when_the_first_is_about_to_go_comes_along(
     turns, gate, first, second = Turns(), Gate(), turn(), turn()
     gate.open.set()
     taken = []
-    arrive = lambda _seconds: taken.append(crowd(turns, second, gate))  # noqa: E731
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=arrive))
+    arrive = lambda: taken.append(crowd(turns, second, gate))  # noqa: E731
+    monkeypatch.setattr(module, "give_way", arrive)
     turns.take(first, gate)
     taken[0].result(PATIENCE_SECONDS)
     assert gate.runs == [[first, second]]
@@ -112,11 +111,11 @@ def test_who_was_ended_before_it_went_holds_up_nobody(monkeypatch: pytest.Monkey
     gate.open.set()
     killed = iter([KeyboardInterrupt()])
 
-    def sleep(_seconds: float) -> None:
+    def give_way() -> None:
         for error in killed:
             raise error
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(module, "give_way", give_way)
     with pytest.raises(KeyboardInterrupt):
         turns.take(ended, gate)
     assert turns.idle
