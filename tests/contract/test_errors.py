@@ -252,6 +252,7 @@ def test_other_http_errors_keep_a_code_that_has_a_row() -> None:
 def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str) -> None:
     with client.get(path) as answer:
         headers = answer.headers
+    assert len(headers) == len({name.lower() for name, _ in headers}), "one is there twice"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "no-referrer"

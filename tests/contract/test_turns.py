@@ -21,6 +21,8 @@ from app.auth import Principal
 from app.exchange import Exchange
 from app.runtime import runtime
 from app.turns import TURNS_MAX, Turn, Turns
+from storage import replicas, spaces
+from storage.sql import cursor
 from sync.changes import Change, Context, Increment, Put
 from sync.errors import Conflict
 from sync.plan import Plan
@@ -28,6 +30,7 @@ from sync.requests import SpaceRequest
 from tests.contract.devices import Phone, phone
 
 PATIENCE_SECONDS = 20
+MOVERS, LOOKS = 4, 300
 NOBODY = Visit(Principal(UUID(int=1), UUID(int=2), "user"), 0)
 
 
@@ -72,6 +75,39 @@ def crowd() -> Iterator[Callable[[Turns, Turn, Gate], Future[None]]]:
 
 
 Take = Callable[[Turns, Turn, Gate], "Future[None]"]
+
+
+def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
+    engine: Engine, client: FlaskClient
+) -> None:
+    one = phone(client)
+    one.sync(one.change({"op": "put", "collection": "c", "id": "i", "fields": {}}))
+    with engine.begin() as connection:
+        found = text("SELECT user_id FROM devices WHERE id = :id")
+        user = connection.execute(found, {"id": one.device}).scalar_one()
+    asked, start = [(user, None, UUID(one.device))], threading.Barrier(MOVERS)
+
+    def move(_: int) -> int:
+        start.wait(PATIENCE_SECONDS)
+        moved = 0
+        for _ in range(LOOKS):
+            with engine.begin() as connection:
+                cur = cursor(connection)
+                for space in spaces.open_free(cur, asked).values():
+                    assert space.counter == space.head, "one of them is from before"
+                    to = space.head + 1
+                    assert space.replica
+                    moves = replicas.Moved(str(space.id), space.replica, to, to, 0, 1)
+                    replicas.decide(cur, [moves])
+                    moved += 1
+        return moved
+
+    with ThreadPoolExecutor(MOVERS) as pool:
+        moved = sum(pool.map(move, range(MOVERS)))
+    with engine.begin() as connection:
+        (space,) = spaces.open_free(cursor(connection), asked).values()
+    assert moved > MOVERS
+    assert (space.head, space.counter) == (1 + moved, 1 + moved)
 
 
 def test_who_comes_alone_waits_for_nobody() -> None:
