@@ -6,7 +6,6 @@ A push, from top to bottom: open the space and lock its head, read what the chan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -20,7 +19,7 @@ from app.recording import Recorder
 from app.touched import Meeting, Records
 from app.turns import Done, Turn, Turns, give_way, open_free
 from app.unshown import Unshown
-from storage import journal, replicas
+from storage import replicas
 from storage.engine import no_disk, one_moment, one_push, one_statement
 from storage.spaces import Space
 from storage.sql import Cursor, cursor
@@ -203,9 +202,7 @@ def push_together(cur: Cursor, pushes: list[Meeting], limits: Limits) -> list[Pl
         if isinstance(plan, Plan) and plan.accepted > one.space.counter
     ]
     if moved:
-        journal.append(cur, _logged(moved))
-        touched.write(cur, moved, before)
-        replicas.decide(cur, [_standing(one, plan) for one, plan in moved])
+        touched.write(cur, moved, before, [_standing(one, plan) for one, plan in moved])
     return outcomes
 
 
@@ -215,12 +212,6 @@ def _decide(cur: Cursor, one: Meeting, before: Records, limits: Limits) -> Plan 
         return plan_push(state, one.part, visit.sent_at, visit.received_at, limits)
     except SyncError as error:
         return error
-
-
-def _logged(moved: list[tuple[Meeting, Plan]]) -> Iterator[journal.Decision]:
-    for one, plan in moved:
-        space, replica, received_at = str(one.space.id), one.replica, one.visit.received_at
-        yield from ((space, replica, received_at, entry) for entry in plan.entries)
 
 
 def _standing(one: Meeting, plan: Plan) -> replicas.Moved:

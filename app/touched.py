@@ -10,7 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from app.access import Visit
-from storage import documents, journal, quarantine, records, replicas, spaces
+from storage import decisions, documents, journal, quarantine, records, replicas, spaces
 from storage.spaces import Space
 from storage.sql import Cursor
 from sync.changes import Change, Edit, Key
@@ -20,7 +20,7 @@ from sync.editing import FieldKey, Held
 from sync.plan import Decided, Plan, State
 from sync.records import Record
 from sync.requests import SpaceRequest
-from sync.stored import StoredRecord, pack, unpack
+from sync.stored import pack, unpack
 
 
 class Meeting(NamedTuple):
@@ -72,20 +72,16 @@ def state_of(cur: Cursor, one: Meeting, before: Records) -> State:
 Moved = list[tuple[Meeting, Plan]]
 
 
-def write(cur: Cursor, moved: Moved, before: Records) -> None:
-    """Writes what the plans say but the log. Records that are new are packed while PostgreSQL
-    takes them in: each has one author, and so no siblings that only the names of devices rank.
+def write(cur: Cursor, moved: Moved, before: Records, stands: list[replicas.Moved]) -> None:
+    """Writes what the plans say, and where the replicas and their spaces stand now.
+
+    Records are packed while PostgreSQL takes them in: new ones name no devices, which would have
+    to be read, for each has one author and so no siblings.
     """
-    changed = [
-        (str(one.space.id), pack(*key, row, names, same_data=key in plan.same_data))
-        for one, plan in moved
-        for names in [replicas.Names(cur, one.space.id)]
-        for key, row in plan.records.items()
-        if key in before.get(one.space.id, {})
-    ]
-    records.update(cur, changed)
-    if len(changed) < sum(len(plan.records) for _, plan in moved):
-        records.insert(cur, _new(cur, moved, before))
+    changed = _packed(cur, moved, before, new=False)
+    count = sum(len(plan.entries) + len(plan.records) for _, plan in moved)
+    made = _packed(cur, moved, before, new=True)
+    decisions.write(cur, _logged(moved), made, changed, stands, count)
     for one, plan in moved:
         space, replica = one.space.id, one.replica
         if plan.documents:
@@ -94,13 +90,22 @@ def write(cur: Cursor, moved: Moved, before: Records) -> None:
         quarantine.discard(cur, space, replica, plan.discarded)
 
 
-def _new(cur: Cursor, moved: Moved, before: Records) -> Iterator[tuple[str, StoredRecord]]:
+def _logged(moved: Moved) -> Iterator[journal.Decision]:
+    for one, plan in moved:
+        at = str(one.space.id), one.replica, one.visit.received_at
+        yield from (journal.Decision(*at, entry) for entry in plan.entries)
+
+
+def _packed(
+    cur: Cursor, moved: Moved, before: Records, *, new: bool
+) -> Iterator[decisions.OfSpace]:
+    """The records that there were none of, or those that there were."""
     for one, plan in moved:
         space, there = one.space.id, before.get(one.space.id, {})
         id_, names = str(space), replicas.Names(cur, space)
         for key, row in plan.records.items():
-            if key not in there:
-                yield id_, pack(*key, row, names)
+            if (key in there) != new:
+                yield id_, pack(*key, row, names, same_data=key in plan.same_data)
 
 
 # What a push reads besides ---------------------------------------------------------------------

@@ -15,7 +15,9 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from benchmarks.devices import AT, Device, fields, record_id
-from storage import journal, records, replicas
+from storage import decisions, replicas
+from storage.journal import Decision
+from storage.replicas import Moved
 from storage.sql import cursor
 from sync.clock import CausalContext, DeviceId, Epoch, Replica, VectorClock, Write
 from sync.fields import Register, Sibling
@@ -27,10 +29,6 @@ from sync.values import to_json
 BATCH: Final = 10_000
 REPLICA: Final = Replica(1)
 TABLES: Final = ("changes", "records", "replicas")
-_DECIDE: Final = """
-    UPDATE replicas SET counter = %(head)s, position = %(head)s, cursor = %(head)s
-    WHERE space_id = %(space)s
-"""
 # A space's own number of distinct values: making a million of them is not what is measured.
 VARIETY: Final = 500
 
@@ -49,11 +47,14 @@ def rows(dice: random.Random, engine: Engine, device: Device, last: int) -> list
                 replicas.add(cur, device.space, device.id)
             made = [_made(n, id_, values[n % VARIETY]) for n, id_ in batch]
             space = str(device.space)
-            journal.append(cur, [(space, REPLICA, AT, entry) for entry, _ in made])
-            records.insert(cur, [(space, row) for _, row in made])
-            moved = {"space": device.space, "head": end - 1}
-            cur.execute("UPDATE spaces SET head = %(head)s WHERE id = %(space)s", moved)
-            cur.execute(_DECIDE, moved)
+            decisions.write(
+                cur,
+                (Decision(space, REPLICA, AT, entry) for entry, _ in made),
+                ((space, row) for _, row in made),
+                (),
+                [Moved(space, REPLICA, end - 1, end - 1, end - 1, 1)],
+                BATCH,
+            )
     return ids
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from storage.sql import NULL, Cursor, copy_lines, in_line
+from storage.sql import Cursor, Row, from_rows
 from sync.changes import Key
 from sync.clock import CausalContext, Epoch, Replica, VectorClock
 from sync.fields import Tail
@@ -14,29 +14,50 @@ from sync.plan import Decided, Entry
 from sync.tails import LoggedOperation, standing
 from sync.values import to_json
 
-_APPEND: Final = """
-    COPY changes (space_id, position, replica, counter, epoch, cursor, clock, at, at_corrected,
-                  received_at, ops, digest, conflicts) FROM STDIN
-"""
+COLUMNS: Final = {
+    "space_id": "uuid",
+    "position": "bigint",
+    "replica": "int",
+    "counter": "bigint",
+    "epoch": "int",
+    "cursor": "bigint",
+    "clock": "jsonb",
+    "at": "bigint",
+    "at_corrected": "bigint",
+    "received_at": "bigint",
+    "ops": "jsonb",
+    "digest": "bytea",
+    "conflicts": "jsonb",
+}
+APPEND: Final = f"INSERT INTO changes ({', '.join(COLUMNS)}) {from_rows(COLUMNS)}"
 
 
-Decision = tuple[str, Replica, int, Entry]
-"""(space, replica, received at in ms, entry): a change on its way into the log."""
+class Decision(NamedTuple):
+    """A change on its way into the log. `received_at` in ms since 1970."""
 
+    space: str
+    replica: Replica
+    received_at: int
+    entry: Entry
 
-def append(cur: Cursor, decisions: Iterable[Decision]) -> None:
-    """Writes the entries at their positions, by COPY."""
-    copy_lines(cur, _APPEND, (_line(*decision) for decision in decisions))
-
-
-def _line(space: str, replica: Replica, received_at: int, e: Entry) -> str:
-    seen = e.context
-    clock = in_line(to_json(_by_number(seen.clock)).decode()) if seen.clock else NULL
-    conflicts = in_line(to_json(e.conflicts).decode()) if e.conflicts else NULL
-    dot = f"{space}\t{e.position}\t{replica}\t{e.counter}"
-    told = f"{seen.epoch}\t{seen.cursor}\t{clock}\t{e.at}\t{e.at_corrected}\t{received_at}"
-    ops = in_line(e.ops.decode())
-    return f"{dot}\t{told}\t{ops}\t\\\\x{e.digest.hex()}\t{conflicts}\n"
+    def row(self) -> Row:
+        """By `COLUMNS`."""
+        e, seen = self.entry, self.entry.context
+        return (
+            self.space,
+            str(e.position),
+            str(self.replica),
+            str(e.counter),
+            str(seen.epoch),
+            str(seen.cursor),
+            to_json(_by_number(seen.clock)).decode() if seen.clock else None,
+            str(e.at),
+            str(e.at_corrected),
+            str(self.received_at),
+            e.ops.decode(),
+            f"\\x{e.digest.hex()}",
+            to_json(e.conflicts).decode() if e.conflicts else None,
+        )
 
 
 def _by_number(clock: VectorClock) -> dict[str, int]:

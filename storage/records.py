@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from storage.sql import Cursor, copy_lines, in_line, server_cursor, text_array
+from storage.sql import Cursor, Row, as_rows, from_rows, server_cursor, text_array
 from sync.changes import Key
 from sync.deltas import Place
 from sync.stored import StoredRecord
@@ -48,42 +48,48 @@ def stored(row: Sequence[Any]) -> StoredRecord:
     )
 
 
-_COPY: Final = """
-    COPY records (space_id, collection, id, position, deleted, bytes, conflicts, data, causality)
-    FROM STDIN
-"""
-_UPDATE: Final = """
+COLUMNS: Final = {
+    "space_id": "uuid",
+    "collection": "text",
+    "id": "text",
+    "position": "bigint",
+    "deleted": "boolean",
+    "bytes": "int",
+    "conflicts": "int",
+    "data": "jsonb",
+    "causality": "bytea",
+}
+# Records that there were none of.
+MAKE: Final = f"INSERT INTO records ({', '.join(COLUMNS)}) {from_rows(COLUMNS)}"
+# One without data keeps it where it stands: a long text is not written again for each letter.
+CHANGE: Final = f"""
     UPDATE records SET position = new.position, deleted = new.deleted, bytes = new.bytes,
         conflicts = new.conflicts, causality = new.causality,
         data = coalesce(new.data, records.data)
-    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::boolean[], %s::int[],
-                %s::int[], %s::jsonb[], %s::bytea[])
-        AS new (space_id, collection, id, position, deleted, bytes, conflicts, data, causality)
+    FROM ({from_rows(COLUMNS)}) AS new
     WHERE records.space_id = new.space_id
       AND records.collection = new.collection AND records.id = new.id
-"""
+"""  # noqa: S608
 
 
-def insert(cur: Cursor, rows: Iterable[tuple[str, StoredRecord]]) -> None:
-    """Writes records that there were none of, each with its space, by COPY, as they come."""
-    copy_lines(cur, _COPY, (_line(space, row) for space, row in rows))
+def row(space: str, record: StoredRecord) -> Row:
+    """By `COLUMNS`."""
+    return (
+        space,
+        record.collection,
+        record.id,
+        str(record.position),
+        str(record.deleted),
+        str(record.size),
+        str(record.conflicts),
+        record.data.decode() or None,
+        f"\\x{record.causality.hex()}",
+    )
 
 
-def _line(space: str, row: StoredRecord) -> str:
-    key = f"{space}\t{in_line(row.collection)}\t{in_line(row.id)}"
-    told = f"{row.position}\t{row.deleted}\t{row.size}\t{row.conflicts}"
-    return f"{key}\t{told}\t{in_line(row.data.decode())}\t\\\\x{row.causality.hex()}\n"
-
-
-def update(cur: Cursor, rows: list[tuple[str, StoredRecord]]) -> None:
-    """Writes records that there were, each with its space, in one statement. One without `data`
-    keeps it where it stands: a long text is not written again for each letter.
-    """
-    if not rows:
-        return
-    columns = [list(column) for column in zip(*(row for _, row in rows), strict=True)]
-    columns[6] = [data.decode() or None for data in columns[6]]
-    cur.execute(_UPDATE, ([space for space, _ in rows], *columns))
+def change(cur: Cursor, space: UUID, record: StoredRecord) -> None:
+    """Writes a record that there was."""
+    cur.execute(CHANGE, [as_rows([row(str(space), record)])])
 
 
 # The window stops the page at its bytes before a row is read for the answer; one record may

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from storage.sql import Cursor
+from storage.sql import Cursor, Row, from_rows
 from sync.clock import DeviceId, Replica, VectorClock
 
 _ADD: Final = """
@@ -24,18 +24,24 @@ def add(cur: Cursor, space: UUID, device: UUID) -> Replica:
     return Replica(number)
 
 
-_DECIDE: Final = """
-    WITH decided AS (
-        SELECT * FROM unnest(%s::uuid[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[],
-                             %s::int[]) AS d (space_id, number, counter, head, cursor, epoch)
-    ), moved AS (
+_COLUMNS: Final = {
+    "space_id": "uuid",
+    "number": "int",
+    "counter": "bigint",
+    "head": "bigint",
+    "cursor": "bigint",
+    "epoch": "int",
+}
+# Each replica's entry in the vector clock, its space's head, and its cursor. As the end of a WITH.
+DECIDE: Final = f"""
+    decided AS ({from_rows(_COLUMNS)}), advanced AS (
         UPDATE spaces SET head = d.head FROM decided d
         WHERE spaces.id = d.space_id AND spaces.head <> d.head
     )
     UPDATE replicas SET counter = d.counter, position = d.head, cursor = d.cursor,
         cursor_epoch = d.epoch, cursor_at = now()
     FROM decided d WHERE replicas.space_id = d.space_id AND replicas.number = d.number
-"""
+"""  # noqa: S608
 
 
 class Moved(NamedTuple):
@@ -48,10 +54,9 @@ class Moved(NamedTuple):
     cursor: int
     epoch: int
 
-
-def decide(cur: Cursor, moved: list[Moved]) -> None:
-    """Moves each replica's entry in the vector clock, its space's head, and its cursor."""
-    cur.execute(_DECIDE, [list(column) for column in zip(*moved, strict=True)])
+    def row(self) -> Row:
+        """By `_COLUMNS`."""
+        return tuple(map(str, self))
 
 
 _ACKNOWLEDGE: Final = """

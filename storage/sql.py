@@ -1,4 +1,4 @@
-"""The driver's own cursor inside SQLAlchemy's transaction: COPY and arrays want psycopg itself.
+"""The driver's own cursor inside SQLAlchemy's transaction, and how many rows are handed to it.
 
 A large push hands PostgreSQL thousands of short texts. psycopg looks at each by itself; what is
 written here takes a third of that.
@@ -6,10 +6,11 @@ written here takes a third of that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final, cast
 
+import msgspec
 import psycopg
 from sqlalchemy import Connection
 
@@ -22,24 +23,42 @@ def cursor(connection: Connection) -> Cursor:
     return driver.cursor()
 
 
-NULL: Final = "\\N"
+Row = Sequence[str | None]
+"""A row's columns, each as PostgreSQL reads its type; None stands for NULL."""
+
+
+def from_rows(columns: Mapping[str, str]) -> str:
+    """A SELECT of rows that come as one parameter: their columns' names, in order, and types.
+
+    For a few rows it takes half the time of COPY, which is two round trips, or of an array for each
+    column.
+    """
+    read = (f"(r->>{at})::{type_} AS {name}" for at, (name, type_) in enumerate(columns.items()))
+    return f"SELECT {', '.join(read)} FROM jsonb_array_elements(%s::jsonb) AS r"  # noqa: S608
+
+
+def as_rows(rows: Iterable[Row]) -> str:
+    """The rows as `from_rows` takes them. PostgreSQL refuses a NUL in them."""
+    return msgspec.json.encode(list(rows)).decode()
+
+
 LINES_AT_ONCE: Final = 128
 
 
-def copy_lines(cur: Cursor, statement: LiteralString, lines: Iterator[str]) -> None:
-    """COPY … FROM STDIN of lines in its text format: columns by tabs, a newline at the end.
-
-    PostgreSQL takes in what there is while more is made.
+def copy_rows(cur: Cursor, table: str, columns: Mapping[str, str], rows: Iterator[Row]) -> None:
+    """Many rows into a table, none of whose texts is empty. PostgreSQL takes in what there is while
+    more is made.
     """
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (NULL '')"
     with cur.copy(statement) as copy:
-        while block := "".join(islice(lines, LINES_AT_ONCE)):
+        while block := "".join(map(_line, islice(rows, LINES_AT_ONCE))):
             copy.write(block)
 
 
-def in_line(text: str) -> str:
-    """A text as a column of COPY's text format."""
-    text = text.replace("\\", "\\\\").replace("\t", "\\t")
-    return text.replace("\n", "\\n").replace("\r", "\\r")
+def _line(row: Row) -> str:
+    # No text holds a NUL: it keeps the columns apart while what means something is escaped.
+    line = "\0".join([text or "" for text in row]).replace("\\", "\\\\").replace("\t", "\\t")
+    return line.replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\t") + "\n"
 
 
 def text_array(texts: Sequence[str]) -> str:

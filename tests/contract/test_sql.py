@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from psycopg import DataError
 from sqlalchemy import Engine
 
-from storage.sql import NULL, copy_lines, cursor, in_line, text_array
+from storage.sql import as_rows, copy_rows, cursor, from_rows, text_array
 
 # All that a text may hold (`check_text`), and often what means something to PostgreSQL.
 TEXTS = st.lists(
@@ -38,20 +38,38 @@ def test_an_array_takes_no_text_for_two(texts: list[str]) -> None:
 
 
 @given(TEXTS)
-def test_copied_lines_hold_their_texts(engine: Engine, texts: list[str]) -> None:
+def test_rows_hold_their_texts(engine: Engine, texts: list[str]) -> None:
+    columns = {"number": "int", "text": "text", "nothing": "text"}
+    with engine.begin() as connection:
+        cur = cursor(connection)
+        rows = [(str(number), text, None) for number, text in enumerate(texts)]
+        cur.execute(f"{from_rows(columns)} ORDER BY number", [as_rows(rows)])
+        assert cur.fetchall() == [(number, text, None) for number, text in enumerate(texts)]
+
+
+@given(TEXTS)
+def test_copied_rows_hold_their_texts(engine: Engine, texts: list[str]) -> None:
+    columns = {"number": "int", "text": "text", "nothing": "text"}
     with engine.begin() as connection:
         cur = cursor(connection)
         cur.execute("CREATE TEMP TABLE copied (number int, text text, nothing text) ON COMMIT DROP")
-        lines = (f"{number}\t{in_line(text)}\t{NULL}\n" for number, text in enumerate(texts))
-        copy_lines(cur, "COPY copied FROM STDIN", lines)
+        # No text that is copied is empty: an empty one stands for NULL.
+        texts = [f"{text}." for text in texts]
+        rows = ((str(number), text, None) for number, text in enumerate(texts))
+        copy_rows(cur, "copied", columns, rows)
         cur.execute("SELECT text, nothing FROM copied ORDER BY number")
         assert cur.fetchall() == [(text, None) for text in texts]
 
 
-def test_more_lines_than_go_at_once_all_arrive(engine: Engine) -> None:
+def test_more_rows_than_go_at_once_all_arrive(engine: Engine) -> None:
     with engine.begin() as connection:
         cur = cursor(connection)
         cur.execute("CREATE TEMP TABLE copied (number int) ON COMMIT DROP")
-        copy_lines(cur, "COPY copied FROM STDIN", (f"{number}\n" for number in range(1000)))
+        copy_rows(cur, "copied", {"number": "int"}, ((f"{number}",) for number in range(1000)))
         cur.execute("SELECT count(*), sum(number) FROM copied")
         assert cur.fetchall() == [(1000, 499_500)]
+
+
+def test_rows_with_a_nul_are_refused(engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(DataError):
+        cursor(connection).execute(from_rows({"text": "text"}), [as_rows([["a\0b"]])])

@@ -21,7 +21,7 @@ from app.auth import Principal
 from app.exchange import Exchange
 from app.runtime import runtime
 from app.turns import TURNS_MAX, Turn, Turns
-from storage import replicas, spaces
+from storage import decisions, replicas, spaces
 from storage.sql import cursor
 from sync.changes import Change, Context, Increment, Put
 from sync.errors import Conflict
@@ -98,7 +98,7 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
                     to = space.head + 1
                     assert space.replica
                     moves = replicas.Moved(str(space.id), space.replica, to, to, 0, 1)
-                    replicas.decide(cur, [moves])
+                    decisions.write(cur, iter(()), iter(()), (), [moves], 0)
                     moved += 1
         return moved
 
