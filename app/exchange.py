@@ -92,10 +92,10 @@ class Exchange:
 
     def push_turns(self, turns: list[Turn]) -> None:
         """Those of the turns that can go together, in one transaction."""
-        with one_push(self.engine) as connection:
+        with one_push(self.engine, begun=False) as connection:
             cur = cursor(connection)
-            joined = open_free(cur, turns)
-            outcomes = push_together(cur, [one for _, one in joined], self.limits)
+            joined, before = open_free(cur, turns)
+            outcomes = push_together(cur, [one for _, one in joined], before, self.limits)
             done = [
                 (one.space, plan, self._answer(cur, one.space, plan, turn))
                 if isinstance(plan, Plan)
@@ -186,15 +186,17 @@ def push(cur: Cursor, space: Space, visit: Visit, part: SpaceRequest, limits: Li
     Raises `SyncError` (`device_fork`, `counter_gap`, `bad_counter`) before anything is written.
     """
     replica = space.replica or replicas.add(cur, space.id, visit.who.device_id)
-    (outcome,) = push_together(cur, [Meeting(space, replica, visit, part)], limits)
+    one = Meeting(space, replica, visit, part)
+    (outcome,) = push_together(cur, [one], touched.records_of(cur, one), limits)
     if isinstance(outcome, SyncError):
         raise outcome
     return outcome
 
 
-def push_together(cur: Cursor, pushes: list[Meeting], limits: Limits) -> list[Plan | SyncError]:
+def push_together(
+    cur: Cursor, pushes: list[Meeting], before: Records, limits: Limits
+) -> list[Plan | SyncError]:
     """As `push`, to several spaces in the statements of one; what is wrong with one is its own."""
-    before = touched.records_of(cur, pushes)
     outcomes = [_decide(cur, one, before, limits) for one in pushes]
     moved = [
         (one, plan)

@@ -5,7 +5,7 @@ ask for it, and written after.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from sync.editing import FieldKey, Held
 from sync.plan import Decided, Plan, State
 from sync.records import Record
 from sync.requests import SpaceRequest
-from sync.stored import pack, unpack
+from sync.stored import StoredRecord, pack, unpack
 
 
 class Meeting(NamedTuple):
@@ -36,17 +36,22 @@ Records = Mapping[UUID, Mapping[Key, Record]]
 """By space."""
 
 
-def records_of(cur: Cursor, pushes: Iterable[Meeting]) -> Records:
-    """The records that the pushes' operations name, those that there are; one statement."""
-    wanted = {
-        (one.space.id, (op.collection, op.id))
-        for one in pushes
-        for change in _changes(one.part)
-        for op in change.ops
-    }
+def keys_of(part: SpaceRequest) -> set[Key]:
+    """The records that its operations name."""
+    return {(op.collection, op.id) for change in _changes(part) for op in change.ops}
+
+
+def records_of(cur: Cursor, one: Meeting) -> Records:
+    """The records that the push's operations name, those that there are."""
+    wanted = [(one.space.id, key) for key in keys_of(one.part)]
+    return unpacked(records.read(cur, wanted) if wanted else {})
+
+
+def unpacked(rows: Mapping[records.Where, StoredRecord]) -> Records:
+    """The records as merging knows them."""
     found: dict[UUID, dict[Key, Record]] = defaultdict(dict)
-    for (space_id, key), row in (records.read(cur, list(wanted)) if wanted else {}).items():
-        found[space_id][key] = unpack(row)
+    for (space, key), row in rows.items():
+        found[space][key] = unpack(row)
     return found
 
 

@@ -22,8 +22,8 @@ from uuid import UUID
 
 from app.access import Visit, require_right, space_id
 from app.faults import said
-from app.touched import Meeting
-from storage import spaces
+from app.touched import Meeting, Records, keys_of, unpacked
+from storage import opening
 from storage.spaces import Space
 from storage.sql import Cursor
 from sync.answers import SpaceAnswer
@@ -64,15 +64,17 @@ class Turn:
         return len(part.changes) <= CHANGES_MAX and part.discarded is None and part.page is None
 
 
-def open_free(cur: Cursor, turns: list[Turn]) -> list[tuple[Turn, Meeting]]:
-    """Those of the turns that can go together, their spaces locked."""
+def open_free(cur: Cursor, turns: list[Turn]) -> tuple[list[tuple[Turn, Meeting]], Records]:
+    """Those of the turns that can go together, their spaces locked, and the records they name."""
     asked = [(t.visit.who.user_id, _space_id(t.name), t.visit.who.device_id) for t in turns]
-    opened = spaces.open_free(cur, asked)
-    return [
+    wanted = [(at, key) for at, turn in enumerate(turns) for key in keys_of(turn.part)]
+    opened, found = opening.open_free(cur, asked, wanted)
+    joined = [
         (turns[at], Meeting(space, space.replica, turns[at].visit, turns[at].part))
         for at, space in opened.items()
         if space.replica is not None and _may_write(space)
     ]
+    return joined, unpacked(found)
 
 
 def _space_id(name: str) -> UUID | None:

@@ -17,6 +17,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DisconnectionError
 
+from storage.together import forget
+
 POSTGRES_MAJOR_MIN: Final = 14
 
 # A request that has waited so long for a connection is answered "busy" and comes back.
@@ -56,6 +58,7 @@ def make_engine(
         connect_args=_connect_args(statement_timeout_ms),
     )
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "rollback", _forget)
     event.listen(engine, "connect", _refuse_unusable)
     event.listen(engine, "checkout", _refuse_dead)
     return engine
@@ -69,7 +72,7 @@ _BEGIN: Final = "BEGIN"
 _PAGES: Final = "SET LOCAL enable_bitmapscan = off"
 _READ: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PAGES}"
 # The plans of a push are the same for all: else PostgreSQL makes that of one record's look anew.
-_PUSH: Final = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {_PAGES}"
+BEGIN_PUSH: Final = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {_PAGES}"
 _NO_DISK: Final = "BEGIN; SET LOCAL synchronous_commit = off"
 
 
@@ -78,9 +81,11 @@ def one_moment(engine: Engine) -> AbstractContextManager[Connection]:
     return _transaction(engine, _READ)
 
 
-def one_push(engine: Engine) -> AbstractContextManager[Connection]:
-    """A transaction that decides changes, and reads pages."""
-    return _transaction(engine, _PUSH)
+def one_push(engine: Engine, *, begun: bool = True) -> AbstractContextManager[Connection]:
+    """A transaction that decides changes, and reads pages. If not `begun`, it is the caller's first
+    message that begins it, by BEGIN_PUSH.
+    """
+    return _transaction(engine, BEGIN_PUSH if begun else "")
 
 
 def no_disk(engine: Engine) -> AbstractContextManager[Connection]:
@@ -107,8 +112,14 @@ def _transaction(engine: Engine, begin: str) -> Iterator[Connection]:
 
 def _begin(connection: Connection) -> None:
     driver: Any = connection.connection.driver_connection
-    # Unprepared: what is prepared is one command.
-    driver.execute(connection.get_execution_options().get("begin", _BEGIN), prepare=False)
+    begin = connection.get_execution_options().get("begin", _BEGIN)
+    if begin:
+        # Unprepared: what is prepared is one command.
+        driver.execute(begin, prepare=False)
+
+
+def _forget(connection: Connection) -> None:
+    forget(connection.connection.driver_connection)
 
 
 def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:

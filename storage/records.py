@@ -18,10 +18,7 @@ Where = tuple[UUID, Key]
 
 # The limit keeps PostgreSQL to one look into the primary key for each: left free, it may read
 # all of a space to find twenty of its records.
-_READ: Final = """
-    SELECT number, found.*
-    FROM unnest(%s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
-        AS wanted (space_id, collection, id, number)
+FOUND: Final = """
     CROSS JOIN LATERAL (
         SELECT r.collection, r.id, position, deleted, bytes, conflicts, data::text, causality
         FROM records r
@@ -29,6 +26,12 @@ _READ: Final = """
           AND r.id = wanted.id LIMIT 1
     ) AS found
 """
+_READ: Final = f"""
+    SELECT number, found.*
+    FROM unnest(%s::uuid[], %s::text[], %s::text[]) WITH ORDINALITY
+        AS wanted (space_id, collection, id, number)
+    {FOUND}
+"""  # noqa: S608
 
 
 def read(cur: Cursor, wanted: list[Where]) -> dict[Where, StoredRecord]:

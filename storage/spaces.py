@@ -38,14 +38,14 @@ class Space:
     reset_below: int
 
 
-_SPACE: Final = """
+SPACE: Final = """
     s.id, s.head, s.epoch, s.horizon, s.personal, m.role, m.withdrawn_at IS NOT NULL,
     d.revoked_at IS NOT NULL, d.frozen_at IS NOT NULL,
     r.number, coalesce(r.counter, 0), coalesce(r.cursor, 0), coalesce(r.cursor_epoch, 0),
     coalesce(r.reset_below, 0)
 """
 _OPEN: Final = f"""
-    SELECT {_SPACE}
+    SELECT {SPACE}
     FROM devices d
     JOIN users u ON u.id = d.user_id
     JOIN spaces s ON s.id = coalesce(%(space)s::uuid, u.personal_space_id)
@@ -105,36 +105,6 @@ def open_as_writer(cur: Cursor, space: UUID, device: UUID) -> Space | None:
     cur.execute(_OPEN_AS_WRITER, values)
     row = cur.fetchone()
     return None if row is None else Space(*row)
-
-
-# Nobody is waited for, so that one statement can lock and read: of a locked row that has moved
-# since it began, PostgreSQL gives the newest version. A right that is withdrawn in that very moment
-# is withdrawn after the push.
-_OPEN_FREE: Final = f"""
-    SELECT asked.number, {_SPACE}
-    FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) WITH ORDINALITY
-        AS asked (user_id, space_id, device_id, number)
-    JOIN devices d ON d.id = asked.device_id AND d.user_id = asked.user_id
-    JOIN users u ON u.id = d.user_id
-    JOIN spaces s ON s.id = coalesce(asked.space_id, u.personal_space_id)
-    JOIN memberships m ON m.space_id = s.id AND m.user_id = u.id
-    JOIN replicas r ON r.space_id = s.id AND r.device_id = d.id
-    ORDER BY asked.number
-    FOR NO KEY UPDATE OF s, r SKIP LOCKED
-"""  # noqa: S608
-
-
-def open_free(cur: Cursor, asked: list[Asked]) -> dict[int, Space]:
-    """Those of the spaces, by their place in `asked`, that nobody else has locked now; locked for
-    this transaction. Each space once, and only for a device that has pushed to it before.
-
-    Waits for nobody, so no two who open many can wait for each other.
-    """
-    cur.execute(_OPEN_FREE, [list(column) for column in zip(*asked, strict=True)])
-    found: dict[UUID, tuple[int, Space]] = {}
-    for number, *row in cur:
-        found.setdefault(row[0], (number - 1, Space(*row)))
-    return dict(found.values())
 
 
 _AT: Final = """

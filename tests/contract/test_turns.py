@@ -21,7 +21,8 @@ from app.auth import Principal
 from app.exchange import Exchange
 from app.runtime import runtime
 from app.turns import TURNS_MAX, Turn, Turns
-from storage import decisions, replicas, spaces
+from storage import decisions, opening, replicas
+from storage.engine import one_push
 from storage.sql import cursor
 from sync.changes import Change, Context, Increment, Put
 from sync.errors import Conflict
@@ -91,9 +92,9 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
         start.wait(PATIENCE_SECONDS)
         moved = 0
         for _ in range(LOOKS):
-            with engine.begin() as connection:
+            with one_push(engine, begun=False) as connection:
                 cur = cursor(connection)
-                for space in spaces.open_free(cur, asked).values():
+                for space in opening.open_free(cur, asked, ())[0].values():
                     assert space.counter == space.head, "one of them is from before"
                     to = space.head + 1
                     assert space.replica
@@ -104,8 +105,8 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
 
     with ThreadPoolExecutor(MOVERS) as pool:
         moved = sum(pool.map(move, range(MOVERS)))
-    with engine.begin() as connection:
-        (space,) = spaces.open_free(cursor(connection), asked).values()
+    with one_push(engine, begun=False) as connection:
+        (space,) = opening.open_free(cursor(connection), asked, ())[0].values()
     assert moved > MOVERS
     assert (space.head, space.counter) == (1 + moved, 1 + moved)
 
