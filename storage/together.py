@@ -1,7 +1,7 @@
 """Statements that go to PostgreSQL together: one message, one round trip.
 
 psycopg sends one statement at a time, and its pipelines cost as much as they save. In PostgreSQL's
-simple query protocol (section 54.2.2 of its manual) a message is the text of many statements. One
+simple query protocol (its manual, "Message Flow") a message is the text of many statements. One
 that was prepared under a name is an EXECUTE in it: parsed and planned once for each connection.
 """
 
