@@ -7,6 +7,7 @@ document lives longer than the call that opened it, and nobody observes one.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import pycrdt
 from sync import framing, gates, trees
 from sync.errors import Refused
 from sync.framing import IS_ARRAY, IS_MAP, IS_TEXT, IS_XML, Clocks, Frame
+from sync.pieces import pieces
 from sync.values import Value, canonical
 
 T = TypeVar("T")
@@ -66,10 +68,9 @@ def holds(update: bytes, more: bytes) -> bool:
         return False
     if not gates.is_complete(frame, clocks):
         return False
-    document: pycrdt.Doc[Any] = pycrdt.Doc(skip_gc=True)
-    document.apply_update(update)
+    document = _opened(update)
     before = document.get_update()
-    attempt(lambda: document.apply_update(more))
+    attempt(lambda: _integrate(document, more, clocks))
     return document.get_update() == before
 
 
@@ -91,9 +92,7 @@ def squash(update: bytes) -> bytes:
     """The document that the update holds from its beginning, each run of typing as one piece.
     What was deleted stays: somebody may still refer to it.
     """
-    document: pycrdt.Doc[Any] = pycrdt.Doc(skip_gc=True)
-    document.apply_update(update)
-    squashed = document.get_update()
+    squashed = _opened(update).get_update()
     # Yrs loses count where somebody refers to one half of a character that takes two clocks.
     return squashed if _clocks(squashed) == _clocks(update) else update
 
@@ -124,7 +123,27 @@ def integrate(update: bytes) -> None:
     """Raises `Refused` (`bad_update`) where a document that begins with this update does not
     take all of it.
     """
-    attempt(lambda: pycrdt.Doc().apply_update(update))
+    attempt(lambda: _opened(update, skip_gc=False))
+
+
+# An update of fewer bytes holds few structs, and is integrated as it is.
+PIECEMEAL_BYTES = 8 * 2**10
+
+
+def _opened(update: bytes, *, skip_gc: bool = True) -> pycrdt.Doc[Any]:
+    """The document that begins with this update. `skip_gc`: it keeps what was deleted."""
+    document: pycrdt.Doc[Any] = pycrdt.Doc(skip_gc=skip_gc)
+    _integrate(document, update, {})
+    return document
+
+
+def _integrate(document: pycrdt.Doc[Any], update: bytes, clocks: Clocks) -> None:
+    if len(update) <= PIECEMEAL_BYTES:
+        document.apply_update(update)
+        return
+    for piece in pieces(update, clocks):
+        document.apply_update(piece)
+        time.sleep(0)  # as `framing.paced`
 
 
 def attempt(work: Callable[[], T]) -> T:
@@ -154,8 +173,7 @@ def text_of(update: bytes, roots: dict[str, int] | None = None, chars: int = 0) 
     only_text = all(bits & IS_TEXT for bits in found.values())
     if not only_text and trees.has_text_in_arrays(update, arrays):
         return None
-    document: pycrdt.Doc[Any] = pycrdt.Doc()
-    document.apply_update(update)
+    document = _opened(update, skip_gc=False)
     shown = {name: _shown_root(document, name, found[name]) for name in sorted(found)}
     if not shown:
         return ""

@@ -8,6 +8,9 @@ Nothing is integrated here; `sync.documents` asks whether all that an update ref
 
 from __future__ import annotations
 
+import time
+from array import array
+from collections.abc import Iterator
 from typing import NamedTuple, NewType
 
 from msgspec import Struct
@@ -25,6 +28,8 @@ CLIENT_MAX = 2**53 - 1
 CLOCK_MAX = 2**31 - 1
 # Values in an array or a map; parsers of values recurse.
 VALUE_DEPTH = 64
+# So many take some milliseconds, and then what else the process has to do goes on.
+READ_AT_ONCE = 4_096
 
 GC, DELETED, _OLD_JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
 _TAKEN = frozenset({DELETED, BINARY, STRING, EMBED, FORMAT, TYPE, ANY})
@@ -79,7 +84,8 @@ class Item(NamedTuple):
 class Frame(Struct):
     """What an update says of itself. `deletes`: by client the end of its last deletion.
     `parents`: nested types that items name as their parent. `roots`: by name, how what stands in
-    it is to be shown, as bits. `types`: how many nested types it makes.
+    it is to be shown, as bits. `types`: how many nested types it makes. `deletes_at`: the byte at
+    which the deletions begin.
     """
 
     spans: dict[Client, Span] = {}
@@ -88,6 +94,22 @@ class Frame(Struct):
     roots: dict[str, int] = {}
     types: int = 0
     structs: int = 0
+    deletes_at: int = 0
+
+
+class Cuts(NamedTuple):
+    """Where the structs of one client begin, and the last ends: by clock, and by byte."""
+
+    clocks: array[int]
+    offsets: array[int]
+
+
+def paced(count: int) -> Iterator[int]:
+    """As `range`, for what may be long: a worker does its other work in between."""
+    for number in range(count):
+        if number % READ_AT_ONCE == READ_AT_ONCE - 1:
+            time.sleep(0)
+        yield number
 
 
 class Reader:
@@ -159,7 +181,7 @@ class Reader:
     def _values(self, named: bool, depth: int) -> None:
         if depth > VALUE_DEPTH:
             raise Malformed(f"values are nested more than {VALUE_DEPTH} deep")
-        for _ in range(self.length()):
+        for _ in paced(self.length()):
             if named:
                 self.text()
             self.value(depth)
@@ -176,12 +198,19 @@ class Reader:
 _FIXED = {127: 0, 126: 0, 121: 0, 120: 0, 124: 4, 123: 8, 122: 8}
 
 
-def read(update: bytes, items: dict[Client, list[tuple[Clock, Item]]] | None = None) -> Frame:
-    """The frame of an update. Raises `Malformed`. `items`, where given, is filled for `depth`."""
+def read(
+    update: bytes,
+    items: dict[Client, list[tuple[Clock, Item]]] | None = None,
+    cuts: dict[Client, Cuts] | None = None,
+) -> Frame:
+    """The frame of an update. Raises `Malformed`. `items`, where given, is filled for `depth`, and
+    `cuts` for `pieces`.
+    """
     reader, frame = Reader(update), Frame()
     try:
         for _ in range(reader.length()):
-            _read_client(reader, frame, items)
+            _read_client(reader, frame, items, cuts)
+        frame.deletes_at = reader.at
         _read_deletes(reader, frame)
     except IndexError:
         raise Malformed("the update ends too early") from None
@@ -210,10 +239,11 @@ def write_clocks(clocks: Clocks) -> bytes:
     numbers = [len(clocks)]
     for pair in clocks.items():
         numbers += pair
-    return b"".join(map(_uint, numbers))
+    return b"".join(map(uint, numbers))
 
 
-def _uint(number: int) -> bytes:
+def uint(number: int) -> bytes:
+    """A number as `Reader.uint` reads it."""
     written = bytearray()
     while number >= 0x80:
         written.append(number & 0x7F | 0x80)
@@ -223,7 +253,10 @@ def _uint(number: int) -> bytes:
 
 
 def _read_client(
-    reader: Reader, frame: Frame, items: dict[Client, list[tuple[Clock, Item]]] | None
+    reader: Reader,
+    frame: Frame,
+    items: dict[Client, list[tuple[Clock, Item]]] | None,
+    cuts: dict[Client, Cuts] | None,
 ) -> None:
     count = reader.length()
     client, clock = reader.id()
@@ -233,7 +266,11 @@ def _read_client(
     if clock:
         span.gates.append(Gate(clock, CLOCK_MAX, (client, clock - 1)))
     found = items.setdefault(client, []) if items is not None else None
-    for _ in range(count):
+    cut = cuts.setdefault(client, Cuts(array("q"), array("q"))) if cuts is not None else None
+    for _ in paced(count):
+        if cut is not None:
+            cut.clocks.append(span.end)
+            cut.offsets.append(reader.at)
         item = _read_struct(reader, frame, span, client)
         if found is not None and item is not None:
             found.append((span.end, item))
@@ -244,6 +281,9 @@ def _read_client(
             span.end += item.length
         if span.end > CLOCK_MAX:
             raise Malformed(f"the clock of client {client} is too large")
+    if cut is not None:
+        cut.clocks.append(span.end)
+        cut.offsets.append(reader.at)
     frame.structs += count
 
 
@@ -306,7 +346,7 @@ def _read_content(reader: Reader, frame: Frame, kind: int) -> int:
         return _positive(reader)
     if kind == ANY:
         count = _positive(reader)
-        for _ in range(count):
+        for _ in paced(count):
             reader.value()
         return count
     _read_single(reader, frame, kind)
@@ -352,7 +392,7 @@ def _read_deletes(reader: Reader, frame: Frame) -> None:
         if client in frame.deletes:
             raise Malformed(f"client {client} comes twice among the deletions")
         end = 0
-        for _ in range(reader.length()):
+        for _ in paced(reader.length()):
             start = reader.uint()
             end = max(end, start + _positive(reader))
         if end > CLOCK_MAX:
