@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
@@ -14,7 +15,8 @@ import pycrdt
 import pytest
 from wsproto.events import BytesMessage, Event
 
-from sync import documents, yprotocol
+from sync import documents, framing, yprotocol
+from sync.pieces import pieces
 from sync.yprotocol import Presence
 from tests.edge.editors import Author
 from tests.edge.sockets import Closed, Refused, Websocket
@@ -192,6 +194,38 @@ def test_a_reader_that_reads_nothing_delays_nobody_and_costs_no_growing_memory(
     assert psutil.Process(worker).memory_info().rss - before < 300 * 2**20
     assert deaf.tcp.fileno() >= 0
     assert_goes_on(table)
+
+
+def letters(count: int) -> bytes:
+    """A text of "a"s, each of them a struct of its own as no editor would send it."""
+    structs = [b"\4\1\4body\1a"]
+    structs += [b"\x84\7" + framing.uint(clock) + b"\1a" for clock in range(count - 1)]
+    return framing.uint(1) + framing.uint(count) + b"\7\0" + b"".join(structs) + b"\0"
+
+
+def peak(process: int) -> int:
+    """The most memory that it ever had, in bytes."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (told,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(told.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("write", [yprotocol.write_update, yprotocol.write_step_2])
+def test_a_run_of_single_letters_is_taken_and_costs_no_more_than_its_size(
+    server: Any, table: Table, write: Callable[[bytes], bytes]
+) -> None:
+    (worker,) = server.worker_pids()
+    before = peak(worker)
+    writer, reader = table.open(), table.open()
+    until(reader, yprotocol.Step1)
+    writer.send_data(write(letters(60_000)))
+    document: pycrdt.Doc[Any] = pycrdt.Doc()
+    for piece in pieces(until(reader, yprotocol.Update).update, {}):
+        document.apply_update(piece)
+    assert str(document.get("body", type=pycrdt.Text)) == "a" * 60_000
+    writer.send_data(yprotocol.write_step_2(letters(60_000)))
+    assert_goes_on(table)
+    assert peak(worker) - before < 300 * 2**20
 
 
 def test_frames_drawn_by_lot_from_good_ones_end_their_sender_at_most(table: Table) -> None:
