@@ -1,5 +1,5 @@
-"""What pushes touch: read before they are decided, a statement each and only where their changes
-ask for it, and written after.
+"""What pushes touch: read before they are decided, only where their changes ask for it, and
+written after.
 """
 
 from __future__ import annotations
@@ -80,12 +80,11 @@ Moved = list[tuple[Meeting, Plan]]
 def write(cur: Cursor, moved: Moved, before: Records, stands: list[replicas.Moved]) -> None:
     """Writes what the plans say, and where the replicas and their spaces stand now.
 
-    Records are packed while PostgreSQL takes them in: new ones name no devices, which would have
-    to be read, for each has one author and so no siblings.
+    Many new records are packed while PostgreSQL takes them in: they name no devices, which would
+    have to be read, for each has one author and so no siblings.
     """
-    changed = _packed(cur, moved, before, new=False)
+    made, changed = (_packed(cur, moved, before, new=new) for new in (True, False))
     count = sum(len(plan.entries) + len(plan.records) for _, plan in moved)
-    made = _packed(cur, moved, before, new=True)
     decisions.write(cur, _logged(moved), made, changed, stands, count)
     for one, plan in moved:
         space, replica = one.space.id, one.replica
@@ -110,7 +109,8 @@ def _packed(
         id_, names = str(space), replicas.Names(cur, space)
         for key, row in plan.records.items():
             if (key in there) != new:
-                yield id_, pack(*key, row, names, same_data=key in plan.same_data)
+                same_data = not new and key in plan.same_data
+                yield id_, pack(*key, row, names, same_data=same_data)
 
 
 # What a push reads besides ---------------------------------------------------------------------

@@ -24,7 +24,7 @@ from app.access import Visit, require_right, space_id
 from app.faults import said
 from app.touched import Meeting, Records, keys_of, unpacked
 from storage import opening
-from storage.spaces import Space
+from storage.spaces import Asked, Space
 from storage.sql import Cursor
 from sync.answers import SpaceAnswer
 from sync.errors import NotFound, SyncError
@@ -65,13 +65,20 @@ class Turn:
 
 
 def open_free(cur: Cursor, turns: list[Turn]) -> tuple[list[tuple[Turn, Meeting]], Records]:
-    """Those of the turns that can go together, their spaces locked, and the records they name."""
-    asked = [(t.visit.who.user_id, _space_id(t.name), t.visit.who.device_id) for t in turns]
-    wanted = [(at, key) for at, turn in enumerate(turns) for key in keys_of(turn.part)]
-    opened, found = opening.open_free(cur, asked, wanted)
+    """Begins the transaction of those of the turns that can go together: their spaces locked, and
+    the records that they name.
+    """
+    # Of those to one space the first; the others would be read for nothing.
+    first: dict[UUID, tuple[Turn, Asked]] = {}
+    for turn in turns:
+        who, space = turn.visit.who, _space_id(turn.name)
+        first.setdefault(space or who.user_id, (turn, (who.user_id, space, who.device_id)))
+    asked = [*first.values()]
+    wanted = [(at, key) for at, (turn, _) in enumerate(asked) for key in keys_of(turn.part)]
+    opened, found = opening.open_free(cur, [one for _, one in asked], wanted)
     joined = [
-        (turns[at], Meeting(space, space.replica, turns[at].visit, turns[at].part))
-        for at, space in opened.items()
+        (turn, Meeting(space, space.replica, turn.visit, turn.part))
+        for turn, space in ((asked[at][0], space) for at, space in opened.items())
         if space.replica is not None and _may_write(space)
     ]
     return joined, unpacked(found)

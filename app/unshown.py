@@ -101,4 +101,4 @@ def show(cur: Cursor, space: UUID, key: FieldKey, limits: Limits, now: int) -> N
     text = editing.shown(held, lambda: found.update if found else NOTHING, limits)
     fresh = Document(document.position, text, document.position, now)
     row = pack(*key[:2], with_document(record, key[2], fresh), replicas.Names(cur, space))
-    records.change(cur, space, row)
+    records.update(cur, [records.row(str(space), row)])

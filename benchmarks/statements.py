@@ -18,10 +18,21 @@ from app import create_app
 from app.runtime import EXTENSION
 from app.settings import Settings
 from benchmarks.stage import Stage
+from storage.engine import BEGIN_PUSH
 from storage.tables import metadata
 
 EXPLAIN: Final = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
 EXPLAINABLE: Final = ("SELECT", "WITH", "UPDATE", "INSERT", "DELETE")
+EXECUTE: Final = "; EXECUTE "
+# What a push has put down is taken away before its writing is explained.
+_TAKE_AWAY: Final = """
+    WITH log AS (
+        DELETE FROM changes WHERE (space_id::text, position::text) IN
+            (SELECT r->>0, r->>1 FROM jsonb_array_elements(%(logged)s::jsonb) r)
+    )
+    DELETE FROM records WHERE (space_id::text, collection, id) IN
+        (SELECT r->>0, r->>1, r->>2 FROM jsonb_array_elements(%(made)s::jsonb) r)
+"""
 NAME_CHARS: Final = 40
 
 
@@ -54,9 +65,24 @@ def explained(settings: Settings, token: str, body: object) -> list[Explained]:
     app.extensions[EXTENSION].engine.dispose()
     # Each once: what the driver and the pool ask for themselves is none of ours.
     ours = {text: values for text, values in seen if _is_ours(text)}
+    prepared = [text for text, _ in seen if text.startswith("PREPARE")]
+    calls = [call for text, _ in seen for call in text.split(EXECUTE)[1:]]
     with Stage.connect(str(settings.database_url)) as connection:
-        told = [_explained(connection, *one) for one in ours.items()]
+        told = [_explained(connection, text, text, values) for text, values in ours.items()]
+        for text in prepared:
+            connection.execute(text)
+        connection.commit()
+        told += [
+            _explained(connection, _text_of(call, prepared), f"EXECUTE {call}") for call in calls
+        ]
     return [one for one in told if one is not None]
+
+
+def _text_of(call: str, prepared: list[str]) -> str:
+    """The statement that is called, without its PREPARE."""
+    name = call.split(maxsplit=1)[0]
+    (found,) = {text for text in prepared if text.startswith(f"PREPARE {name} AS")}
+    return found.split(" AS", 1)[1].strip()
 
 
 def _is_ours(statement: str) -> bool:
@@ -83,13 +109,19 @@ def _watched() -> Iterator[list[tuple[str, Any]]]:
         psycopg.Cursor.execute = original  # type: ignore[method-assign]
 
 
-def _explained(connection: psycopg.Connection, statement: str, values: Any) -> Explained | None:
+def _explained(
+    connection: psycopg.Connection, statement: str, run: str, values: Any = None
+) -> Explained | None:
     """None: it can't be run again, such as the registering of a device that is there by now."""
     row: Any = None
     # Twice: the first time it finds its pages.
     for _ in range(2):
         try:
-            row = connection.execute(EXPLAIN + statement, values).fetchone()
+            for setting in BEGIN_PUSH.split("; ")[1:]:
+                connection.execute(setting)
+            if isinstance(values, dict) and "logged" in values:
+                connection.execute(_TAKE_AWAY, values)
+            row = connection.execute(EXPLAIN + run, values).fetchone()
         except psycopg.errors.UniqueViolation:
             return None
         finally:

@@ -72,7 +72,12 @@ _BEGIN: Final = "BEGIN"
 _PAGES: Final = "SET LOCAL enable_bitmapscan = off"
 _READ: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PAGES}"
 # The plans of a push are the same for all: else PostgreSQL makes that of one record's look anew.
-BEGIN_PUSH: Final = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {_PAGES}"
+# And each row is looked up by its key: PostgreSQL takes some rows of JSON for a hundred, and would
+# read all of the smaller tables for them.
+_BY_KEY: Final = "; ".join(
+    f"SET LOCAL enable_{way} = off" for way in ("hashjoin", "mergejoin", "seqscan")
+)
+BEGIN_PUSH: Final = f"BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; {_PAGES}; {_BY_KEY}"
 _NO_DISK: Final = "BEGIN; SET LOCAL synchronous_commit = off"
 
 
@@ -119,7 +124,8 @@ def _begin(connection: Connection) -> None:
 
 
 def _forget(connection: Connection) -> None:
-    forget(connection.connection.driver_connection)
+    if not connection.invalidated:
+        forget(connection.connection.driver_connection)
 
 
 def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
@@ -156,6 +162,7 @@ def _connect_args(statement_timeout_ms: int) -> dict[str, str | int]:
     return {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": "rejoin",
+        "client_encoding": "utf8",
         # A server that went without a word is noticed: else a statement would wait for hours.
         "keepalives_idle": 10,
         "keepalives_interval": 5,

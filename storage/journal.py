@@ -29,7 +29,9 @@ COLUMNS: Final = {
     "digest": "bytea",
     "conflicts": "jsonb",
 }
-APPEND: Final = f"INSERT INTO changes ({', '.join(COLUMNS)}) {from_rows(COLUMNS)}"
+APPEND: Final = f"""
+    INSERT INTO changes ({", ".join(COLUMNS)}) {from_rows(COLUMNS, "logged")}
+"""
 
 
 class Decision(NamedTuple):

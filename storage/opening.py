@@ -40,9 +40,10 @@ _READ: Final = Prepared(
     FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY
         AS asked (user_id, space_id, collection, id, number)
     JOIN users u ON u.id = asked.user_id
+    JOIN memberships m ON m.space_id = coalesce(asked.space_id, u.personal_space_id)
+        AND m.user_id = u.id AND m.withdrawn_at IS NULL
     CROSS JOIN LATERAL (
-        SELECT coalesce(asked.space_id, u.personal_space_id) AS space_id, asked.collection,
-               asked.id, asked.number
+        SELECT m.space_id, asked.collection, asked.id, asked.number
     ) AS wanted
     {FOUND}
     """,  # noqa: S608

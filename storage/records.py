@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -63,13 +63,13 @@ COLUMNS: Final = {
     "causality": "bytea",
 }
 # Records that there were none of.
-MAKE: Final = f"INSERT INTO records ({', '.join(COLUMNS)}) {from_rows(COLUMNS)}"
+MAKE: Final = f"INSERT INTO records ({', '.join(COLUMNS)}) {from_rows(COLUMNS, 'made')}"
 # One without data keeps it where it stands: a long text is not written again for each letter.
-CHANGE: Final = f"""
+UPDATE: Final = f"""
     UPDATE records SET position = new.position, deleted = new.deleted, bytes = new.bytes,
         conflicts = new.conflicts, causality = new.causality,
         data = coalesce(new.data, records.data)
-    FROM ({from_rows(COLUMNS)}) AS new
+    FROM ({from_rows(COLUMNS, "changed")}) AS new
     WHERE records.space_id = new.space_id
       AND records.collection = new.collection AND records.id = new.id
 """  # noqa: S608
@@ -90,9 +90,9 @@ def row(space: str, record: StoredRecord) -> Row:
     )
 
 
-def change(cur: Cursor, space: UUID, record: StoredRecord) -> None:
-    """Writes a record that there was."""
-    cur.execute(CHANGE, [as_rows([row(str(space), record)])])
+def update(cur: Cursor, rows: Iterable[Row]) -> None:
+    """Writes records that there were."""
+    cur.execute(UPDATE, {"changed": as_rows(rows)})
 
 
 # The window stops the page at its bytes before a row is read for the answer; one record may

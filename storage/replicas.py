@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from storage.sql import Cursor, Row, from_rows
+from storage.sql import Cursor, Row
 from sync.clock import DeviceId, Replica, VectorClock
 
 _ADD: Final = """
@@ -24,7 +24,7 @@ def add(cur: Cursor, space: UUID, device: UUID) -> Replica:
     return Replica(number)
 
 
-_COLUMNS: Final = {
+COLUMNS: Final = {
     "space_id": "uuid",
     "number": "int",
     "counter": "bigint",
@@ -32,16 +32,16 @@ _COLUMNS: Final = {
     "cursor": "bigint",
     "epoch": "int",
 }
-# Each replica's entry in the vector clock, its space's head, and its cursor. As the end of a WITH.
-DECIDE: Final = f"""
-    decided AS ({from_rows(_COLUMNS)}), advanced AS (
-        UPDATE spaces SET head = d.head FROM decided d
-        WHERE spaces.id = d.space_id AND spaces.head <> d.head
-    )
-    UPDATE replicas SET counter = d.counter, position = d.head, cursor = d.cursor,
-        cursor_epoch = d.epoch, cursor_at = now()
-    FROM decided d WHERE replicas.space_id = d.space_id AND replicas.number = d.number
-"""  # noqa: S608
+# Of `moved`: each space's head, and each replica's entry in the vector clock and its cursor.
+ADVANCE: Final = """
+    UPDATE spaces SET head = m.head FROM moved m
+    WHERE spaces.id = m.space_id AND spaces.head <> m.head
+"""
+DECIDE: Final = """
+    UPDATE replicas SET counter = m.counter, position = m.head, cursor = m.cursor,
+        cursor_epoch = m.epoch, cursor_at = now()
+    FROM moved m WHERE replicas.space_id = m.space_id AND replicas.number = m.number
+"""
 
 
 class Moved(NamedTuple):
@@ -55,7 +55,7 @@ class Moved(NamedTuple):
     epoch: int
 
     def row(self) -> Row:
-        """By `_COLUMNS`."""
+        """By `COLUMNS`."""
         return tuple(map(str, self))
 
 

@@ -7,8 +7,6 @@ that was prepared under a name is an EXECUTE in it: parsed and planned once for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import count
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,7 +18,7 @@ from storage.sql import Cursor
 
 
 class Prepared:
-    """A statement with `$1`, `$2` … for its values, each of which it casts."""
+    """A statement with `$1`, `$2` … for its values, each of which it casts. Its name is its own."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name, self.text = name, text
@@ -35,30 +33,24 @@ class Call(NamedTuple):
     values: tuple[str, ...]
 
 
-_known: Final[WeakKeyDictionary[Any, dict[Prepared, str]]] = WeakKeyDictionary()
-"""What each connection has prepared, and under which name there. No name comes twice: after a
-rollback psycopg may have had PostgreSQL forget them all, or may not.
-"""
-_names = count(1)
+_known: Final[WeakKeyDictionary[Any, set[str]]] = WeakKeyDictionary()
+"""What each connection has prepared, as far as is known."""
+_PREPARED: Final = "SELECT name FROM pg_prepared_statements WHERE from_sql"
 
 
 def forget(connection: Any) -> None:
-    """After a rollback: prepare anew what this connection had."""
+    """After a rollback it must be asked what it has: psycopg may have had PostgreSQL forget it."""
     _known.pop(connection, None)
 
 
 def together(cur: Cursor, *parts: str | Call) -> list[list[tuple[Any, ...]]]:
     """Runs them in order, and returns the rows of each. After one that fails none is run.
 
-    For names, not for what users wrote: PostgreSQL writes the message into its log when it fails.
+    For keys, not for values: when a message fails, PostgreSQL writes all of it into its log.
     """
-    known = _known.setdefault(cur.connection, {})
-    for statement in {part.statement for part in parts if isinstance(part, Call)} - known.keys():
-        name = f"{statement.name}_{next(_names)}"
-        cur.execute(f"PREPARE {name} AS {statement.text}", prepare=False)
-        known[statement] = name
+    _prepare(cur, {part.statement for part in parts if isinstance(part, Call)})
     escaping = Escaping(cur.connection.pgconn)
-    message = [p if isinstance(p, str) else _execute(p, known, escaping) for p in parts]
+    message = [part if isinstance(part, str) else _execute(part, escaping) for part in parts]
     try:
         cur.execute("; ".join(message).encode(), prepare=False)
     except InvalidSqlStatementName:
@@ -70,9 +62,20 @@ def together(cur: Cursor, *parts: str | Call) -> list[list[tuple[Any, ...]]]:
     return results
 
 
-def _execute(call: Call, known: Mapping[Prepared, str], escaping: Any) -> str:
+def _prepare(cur: Cursor, statements: set[Prepared]) -> None:
+    known = _known.get(cur.connection)
+    if known is None:
+        cur.execute(_PREPARED, prepare=False)
+        known = _known[cur.connection] = {name for (name,) in cur}
+    for statement in statements:
+        if statement.name not in known:
+            cur.execute(f"PREPARE {statement.name} AS {statement.text}", prepare=False)
+            known.add(statement.name)
+
+
+def _execute(call: Call, escaping: Any) -> str:
     literals = [_literal(value, escaping) for value in call.values]
-    return f"EXECUTE {known[call.statement]} ({', '.join(literals)})"
+    return f"EXECUTE {call.statement.name} ({', '.join(literals)})"
 
 
 def _literal(value: str, escaping: Any) -> str:

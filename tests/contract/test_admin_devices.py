@@ -113,7 +113,10 @@ def test_a_device_is_listed_under_each_state_it_is_in(
     a.sync(a.change(put("t", n=1)), {**a.change(), "ops": 7})
     now = runtime.now_ms()
     a.post("/v1/sync", {"sent_at": now - 120_000, "spaces": {}})
-    recorder.flush()
+    # Its own thread would sweep by the clocks below, too, and end when it likes.
+    recorder.stop()
+    assert recorder._thread is not None
+    recorder._thread.join()
     monkeypatch.setattr(runtime, "clock", lambda: now / 1000 + 600)
     recorder.sweep()
     assert ids(agent.see("/devices", email=a.email, state="lagging")) == {b.device}

@@ -168,3 +168,27 @@ def test_a_database_in_another_encoding_is_refused_with_a_sentence(postgres_serv
     with one_statement(setup) as link:
         cursor(link).execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
     setup.dispose()
+
+
+def test_a_connection_that_is_cut_within_a_transaction_is_said_to_be(
+    one: Engine, engine: Engine
+) -> None:
+    def cut(connection: Connection) -> None:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with engine.begin() as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        connection.execute(text("SELECT 1"))
+
+    with pytest.raises(OperationalError), one.begin() as connection:
+        cut(connection)
+
+
+def test_texts_are_utf_8_whatever_the_environment_says(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    made = make_engine(postgres_url, 1)
+    with one_statement(made) as connection:
+        shown = cursor(connection).execute("SHOW client_encoding").fetchone()
+    made.dispose()
+    assert shown == ("UTF8",)

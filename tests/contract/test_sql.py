@@ -43,7 +43,7 @@ def test_rows_hold_their_texts(engine: Engine, texts: list[str]) -> None:
     with engine.begin() as connection:
         cur = cursor(connection)
         rows = [(str(number), text, None) for number, text in enumerate(texts)]
-        cur.execute(f"{from_rows(columns)} ORDER BY number", [as_rows(rows)])
+        cur.execute(f"{from_rows(columns, 'rows')} ORDER BY number", {"rows": as_rows(rows)})
         assert cur.fetchall() == [(number, text, None) for number, text in enumerate(texts)]
 
 
@@ -71,5 +71,6 @@ def test_more_rows_than_go_at_once_all_arrive(engine: Engine) -> None:
 
 
 def test_rows_with_a_nul_are_refused(engine: Engine) -> None:
+    rows = {"rows": as_rows([["a\0b"]])}
     with engine.begin() as connection, pytest.raises(DataError):
-        cursor(connection).execute(from_rows({"text": "text"}), [as_rows([["a\0b"]])])
+        cursor(connection).execute(from_rows({"text": "text"}, "rows"), rows)

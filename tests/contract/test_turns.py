@@ -22,8 +22,9 @@ from app.exchange import Exchange
 from app.runtime import runtime
 from app.turns import TURNS_MAX, Turn, Turns
 from storage import decisions, opening, replicas
-from storage.engine import one_push
+from storage.engine import one_push, one_statement
 from storage.sql import cursor
+from storage.together import together
 from sync.changes import Change, Context, Increment, Put
 from sync.errors import Conflict
 from sync.plan import Plan
@@ -99,7 +100,7 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
                     to = space.head + 1
                     assert space.replica
                     moves = replicas.Moved(str(space.id), space.replica, to, to, 0, 1)
-                    decisions.write(cur, iter(()), iter(()), (), [moves], 0)
+                    decisions.write(cur, (), (), (), [moves], 0)
                     moved += 1
         return moved
 
@@ -329,6 +330,16 @@ def test_a_stranger_and_a_name_that_is_none_are_left_to_be_refused_alone(
     ]
     exchange.push_turns(turns)
     assert [one.done is not None for one in turns] == [False, False, True]
+
+
+def test_records_are_read_for_members_alone(engine: Engine, phones: list[Phone]) -> None:
+    space, key = personal(phones[0]), ('{"c"}', '{"0"}')
+    users = [asked(one).visit.who.user_id for one in phones[:2]]
+    with one_statement(engine) as connection:
+        reads = [opening._READ(f"{{{user}}}", f"{{{space}}}", *key) for user in users]
+        mine, strangers = together(cursor(connection), *reads)
+    assert [row[1:3] for row in mine] == [("c", "0")]
+    assert strangers == []
 
 
 def test_a_push_repeated_by_another_turn_is_acknowledged_not_applied(

@@ -215,6 +215,21 @@ def test_many_updates_are_folded_into_one(note: Opener) -> None:
     assert waiting == 0
 
 
+def test_what_is_typed_is_kept_in_runs_and_not_in_letters(note: Opener) -> None:
+    a, b = note("a"), note("b")
+    begin(a, b)
+    letters = documents.FOLD_ABOVE * 4
+    for _ in range(letters):
+        with a.document("notes", "n1", "body").edit() as text:
+            text.insert(len(text), "x")
+    kept = "SELECT length(data) FROM rejoin_documents WHERE counter = ?"
+    (size,) = a.connection.execute(kept, (documents.SO_FAR,)).fetchone()
+    # A letter alone takes some 15 bytes.
+    assert size < letters * 2
+    meet(a, b)
+    assert body(a) == body(b) == "one two" + "x" * letters
+
+
 def test_without_pycrdt_it_says_what_to_install(
     note: Opener, device: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
