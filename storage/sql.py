@@ -51,11 +51,12 @@ def in_parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
     part: list[Row] = []
     size = 0
     for row in rows:
-        size += sum(len(text or "") for text in row)
-        if part and size > PART_BYTES:
+        more = sum(len(text or "") for text in row)
+        if part and size + more > PART_BYTES:
             yield part
             part, size = [], 0
         part.append(row)
+        size += more
     yield part
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from psycopg import DataError
 from sqlalchemy import Engine
 
+from storage import sql
 from storage.sql import as_rows, copy_rows, cursor, from_rows, text_array
 
 # All that a text may hold (`check_text`), and often what means something to PostgreSQL.
@@ -74,3 +75,10 @@ def test_rows_with_a_nul_are_refused(engine: Engine) -> None:
     rows = {"rows": as_rows([["a\0b"]])}
     with engine.begin() as connection, pytest.raises(DataError):
         cursor(connection).execute(from_rows({"text": "text"}, "rows"), rows)
+
+
+def test_parts_hold_so_much_and_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "PART_BYTES", 4)
+    rows = [["a", "b"], ["c", None], ["d"], ["efghi"], ["j", "k"]]
+    assert [*sql.in_parts(rows)] == [rows[:3], rows[3:4], rows[4:]]
+    assert [*sql.in_parts([])] == [[]]
