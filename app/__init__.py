@@ -17,6 +17,8 @@ from app import auth, console, errors, playground, recording, routes, runtime
 from app.live import rooms, sockets
 from app.live import routes as live
 from app.settings import Settings
+from app.turns import give_way
+from sync.pace import pace
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -41,6 +43,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     # A redirect would lose a phone a round trip, and a POST its body.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    # A large document is read and merged between other requests, not before them.
+    pace.give_way = give_way
     made = runtime.install(app, settings)
     auth.install(app, settings)
     errors.install(app)

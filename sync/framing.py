@@ -8,12 +8,12 @@ Nothing is integrated here; `sync.documents` asks whether all that an update ref
 
 from __future__ import annotations
 
-import time
 from array import array
-from collections.abc import Iterator
 from typing import NamedTuple, NewType
 
 from msgspec import Struct
+
+from sync.pace import pace
 
 Client = NewType("Client", int)
 """The number that one Yjs document drew for itself: up to 2^53 - 1."""
@@ -28,8 +28,6 @@ CLIENT_MAX = 2**53 - 1
 CLOCK_MAX = 2**31 - 1
 # Values in an array or a map; parsers of values recurse.
 VALUE_DEPTH = 64
-# So many take some milliseconds, and then what else the process has to do goes on.
-READ_AT_ONCE = 4_096
 
 GC, DELETED, _OLD_JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
 _TAKEN = frozenset({DELETED, BINARY, STRING, EMBED, FORMAT, TYPE, ANY})
@@ -104,14 +102,6 @@ class Cuts(NamedTuple):
     offsets: array[int]
 
 
-def paced(count: int) -> Iterator[int]:
-    """As `range`, for what may be long: a worker does its other work in between."""
-    for number in range(count):
-        if number % READ_AT_ONCE == READ_AT_ONCE - 1:
-            time.sleep(0)
-        yield number
-
-
 class Reader:
     """Bytes from left to right, after lib0 (github.com/dmonad/lib0)."""
 
@@ -181,7 +171,7 @@ class Reader:
     def _values(self, named: bool, depth: int) -> None:
         if depth > VALUE_DEPTH:
             raise Malformed(f"values are nested more than {VALUE_DEPTH} deep")
-        for _ in paced(self.length()):
+        for _ in pace.range(self.length()):
             if named:
                 self.text()
             self.value(depth)
@@ -267,7 +257,7 @@ def _read_client(
         span.gates.append(Gate(clock, CLOCK_MAX, (client, clock - 1)))
     found = items.setdefault(client, []) if items is not None else None
     cut = cuts.setdefault(client, Cuts(array("q"), array("q"))) if cuts is not None else None
-    for _ in paced(count):
+    for _ in pace.range(count):
         if cut is not None:
             cut.clocks.append(span.end)
             cut.offsets.append(reader.at)
@@ -346,7 +336,7 @@ def _read_content(reader: Reader, frame: Frame, kind: int) -> int:
         return _positive(reader)
     if kind == ANY:
         count = _positive(reader)
-        for _ in paced(count):
+        for _ in pace.range(count):
             reader.value()
         return count
     _read_single(reader, frame, kind)
@@ -392,7 +382,7 @@ def _read_deletes(reader: Reader, frame: Frame) -> None:
         if client in frame.deletes:
             raise Malformed(f"client {client} comes twice among the deletions")
         end = 0
-        for _ in paced(reader.length()):
+        for _ in pace.range(reader.length()):
             start = reader.uint()
             end = max(end, start + _positive(reader))
         if end > CLOCK_MAX:

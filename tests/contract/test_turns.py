@@ -27,6 +27,7 @@ from storage.sql import cursor
 from storage.together import together
 from sync.changes import Change, Context, Increment, Put
 from sync.errors import Conflict
+from sync.pace import pace
 from sync.plan import Plan
 from sync.requests import SpaceRequest
 from tests.contract.devices import Phone, phone
@@ -349,3 +350,8 @@ def test_a_push_repeated_by_another_turn_is_acknowledged_not_applied(
         mine = asked(phones[0], put("1", n=1))
         exchange.push_turns([mine, asked(phones[1], put("1", n=1))])
         assert [plan and (plan.accepted, plan.head) for plan in plans([mine])] == [(2, 2)]
+
+
+def test_a_worker_does_its_other_work_while_a_large_document_is_read(app: Flask) -> None:
+    assert app
+    assert pace.give_way is module.give_way

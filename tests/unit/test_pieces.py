@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sync import documents, framing, gates
 from sync import pieces as module
+from sync.pace import STEPS_AT_ONCE, pace
 from sync.pieces import pieces
 
 LETTERS = 60_000
@@ -93,6 +94,18 @@ def test_pieces_go_where_a_part_is_already(dice: Random, most: int) -> None:
         for piece in pieces(documents.merge(more), framing.read_clocks(there.get_state())):
             there.apply_update(piece)
     assert shown(there) == shown(opened(*updates))
+
+
+def test_what_is_long_makes_room_for_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [b"\4\1\1t\1a", *(b"\x84\1" + framing.uint(n) + b"\1a" for n in range(9_999))]
+    update = framing.uint(1) + framing.uint(10_000) + b"\1\0" + b"".join(letters) + b"\0"
+    ways: list[None] = []
+    monkeypatch.setattr(pace, "give_way", lambda: ways.append(None))
+    framing.read(update)
+    assert len(ways) == 10_000 // STEPS_AT_ONCE
+    ways.clear()
+    assert documents.squash(update)
+    assert len(ways) > 10_000 // module.STRUCTS_MAX
 
 
 _OPEN = f"""
