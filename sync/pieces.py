@@ -2,7 +2,7 @@
 
 When a transaction ends, Yrs (0.28) joins what stands side by side and was typed in a run, one to
 the next, and until then keeps every text or array that this comes to: the square of their number.
-143 kB of single values take more memory than a machine has. In pieces they take what they are.
+160 kB of single values took more than 6 GB. In pieces they take what they are.
 """
 
 from __future__ import annotations
