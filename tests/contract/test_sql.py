@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg import DataError
 from sqlalchemy import Engine
@@ -49,6 +49,7 @@ def test_rows_hold_their_texts(engine: Engine, texts: list[str]) -> None:
 
 
 @given(TEXTS)
+@example(["a\tb", "a\\tb", "a\nb", "a\rb", "\\N", "\\."])
 def test_copied_rows_hold_their_texts(engine: Engine, texts: list[str]) -> None:
     columns = {"number": "int", "text": "text", "nothing": "text"}
     with engine.begin() as connection:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -318,6 +319,17 @@ def test_two_turns_of_one_space_do_not_go_in_one_transaction(
     turns = [asked(phones[0], put("1", n=1)), asked(other, put("2", n=1))]
     exchange.push_turns(turns)
     assert sorted(one.done is not None for one in turns) == [False, True]
+
+
+def test_two_spaces_of_one_user_go_together(exchange: Exchange, phones: list[Phone]) -> None:
+    one = phones[0]
+    shared = replace(
+        one, space=one.post("/v1/spaces", {"name": "s"}).json["id"], counter=0, cursor=0
+    )
+    shared.sync(shared.change({"op": "put", "collection": "c", "id": "0", "fields": {}}))
+    turns = [asked(one, put("1", n=1)), asked(shared, put("1", n=1), name=shared.space)]
+    exchange.push_turns(turns)
+    assert [plan and plan.head for plan in plans(turns)] == [2, 2]
 
 
 def test_a_stranger_and_a_name_that_is_none_are_left_to_be_refused_alone(
