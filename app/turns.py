@@ -75,7 +75,7 @@ def open_free(cur: Cursor, turns: list[Turn]) -> tuple[list[tuple[Turn, Meeting]
         first.setdefault(space or who.user_id, (turn, (who.user_id, space, who.device_id)))
     asked = [*first.values()]
     wanted = [(at, key) for at, (turn, _) in enumerate(asked) for key in keys_of(turn.part)]
-    opened, found = opening.open_free(cur, [one for _, one in asked], wanted)
+    opened, found = opening.begin(cur, [one for _, one in asked], wanted)
     joined = [
         (turn, Meeting(space, space.replica, turn.visit, turn.part))
         for turn, space in ((asked[at][0], space) for at, space in opened.items())

@@ -112,14 +112,18 @@ def _watched() -> Iterator[list[tuple[str, Any]]]:
 def _explained(
     connection: psycopg.Connection, statement: str, run: str, values: Any = None
 ) -> Explained | None:
-    """None: it can't be run again, such as the registering of a device that is there by now."""
+    """What `run` does: the statement, or an EXECUTE of it. None: it can't be run again, such as the
+    registering of a device that is there by now.
+    """
     row: Any = None
     # Twice: the first time it finds its pages.
     for _ in range(2):
         try:
-            for setting in BEGIN_PUSH.split("; ")[1:]:
-                connection.execute(setting)
-            if isinstance(values, dict) and "logged" in values:
+            writes = isinstance(values, dict) and "logged" in values
+            # As a push runs what is its own; a pull's plans are PostgreSQL's free choice.
+            if writes or run != statement:
+                connection.execute(BEGIN_PUSH.removeprefix("BEGIN; "))
+            if writes:
                 connection.execute(_TAKE_AWAY, values)
             row = connection.execute(EXPLAIN + run, values).fetchone()
         except psycopg.errors.UniqueViolation:

@@ -53,7 +53,7 @@ Wanted = tuple[int, Key]
 """A record, and the place of its space in what is asked for."""
 
 
-def open_free(
+def begin(
     cur: Cursor, asked: Sequence[Asked], wanted: Sequence[Wanted]
 ) -> tuple[dict[int, Space], dict[Where, StoredRecord]]:
     """Begins a transaction of pushes. Those of the spaces, by their place in `asked`, that nobody

@@ -97,7 +97,7 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
         for _ in range(LOOKS):
             with one_push(engine, begun=False) as connection:
                 cur = cursor(connection)
-                for space in opening.open_free(cur, asked, ())[0].values():
+                for space in opening.begin(cur, asked, ())[0].values():
                     assert space.counter == space.head, "one of them is from before"
                     to = space.head + 1
                     assert space.replica
@@ -109,7 +109,7 @@ def test_who_opens_a_space_that_just_moved_sees_it_as_it_is(
     with ThreadPoolExecutor(MOVERS) as pool:
         moved = sum(pool.map(move, range(MOVERS)))
     with one_push(engine, begun=False) as connection:
-        (space,) = opening.open_free(cursor(connection), asked, ())[0].values()
+        (space,) = opening.begin(cursor(connection), asked, ())[0].values()
     assert moved > MOVERS
     assert (space.head, space.counter) == (1 + moved, 1 + moved)
 

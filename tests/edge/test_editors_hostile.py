@@ -15,11 +15,12 @@ import pycrdt
 import pytest
 from wsproto.events import BytesMessage, Event
 
-from sync import documents, framing, yprotocol
+from sync import documents, yprotocol
 from sync.pieces import pieces
 from sync.yprotocol import Presence
 from tests.edge.editors import Author
 from tests.edge.sockets import Closed, Refused, Websocket
+from tests.letters import letters
 
 EMPTY = b"\0"
 
@@ -194,13 +195,6 @@ def test_a_reader_that_reads_nothing_delays_nobody_and_costs_no_growing_memory(
     assert psutil.Process(worker).memory_info().rss - before < 300 * 2**20
     assert deaf.tcp.fileno() >= 0
     assert_goes_on(table)
-
-
-def letters(count: int) -> bytes:
-    """A text of "a"s, each of them a struct of its own as no editor would send it."""
-    structs = [b"\4\1\4body\1a"]
-    structs += [b"\x84\7" + framing.uint(clock) + b"\1a" for clock in range(count - 1)]
-    return framing.uint(1) + framing.uint(count) + b"\7\0" + b"".join(structs) + b"\0"
 
 
 def peak(process: int) -> int:

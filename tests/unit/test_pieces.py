@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,7 +17,9 @@ from sync import documents, framing, gates
 from sync import pieces as module
 from sync.pace import STEPS_AT_ONCE, pace
 from sync.pieces import pieces
+from tests.letters import letters
 
+ROOT = Path(__file__).resolve().parents[2]
 LETTERS = 60_000
 
 
@@ -97,8 +100,7 @@ def test_pieces_go_where_a_part_is_already(dice: Random, most: int) -> None:
 
 
 def test_what_is_long_makes_room_for_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = [b"\4\1\1t\1a", *(b"\x84\1" + framing.uint(n) + b"\1a" for n in range(9_999))]
-    update = framing.uint(1) + framing.uint(10_000) + b"\1\0" + b"".join(letters) + b"\0"
+    update = letters(10_000)
     ways: list[None] = []
     monkeypatch.setattr(pace, "give_way", lambda: ways.append(None))
     framing.read(update)
@@ -112,10 +114,8 @@ _OPEN = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 from sync import documents
-from sync.framing import uint
-letters = [b"\\4\\1\\1t\\1a"]
-letters += [b"\\x84\\1" + uint(clock) + b"\\1a" for clock in range({LETTERS} - 1)]
-update = uint(1) + uint(len(letters)) + b"\\1\\0" + b"".join(letters) + b"\\0"
+from tests.letters import letters
+update = letters({LETTERS})
 assert documents.text_of(update) == "a" * {LETTERS}
 assert len(documents.squash(update)) < {LETTERS} + 100
 assert documents.holds(update, update)
@@ -124,4 +124,4 @@ assert documents.holds(update, update)
 
 def test_a_run_of_single_letters_takes_no_more_memory_than_a_process_has() -> None:
     """At once it took the square of their number: 1.8 GB for so many, and the process ended."""
-    subprocess.run([sys.executable, "-c", _OPEN], check=True)
+    subprocess.run([sys.executable, "-c", _OPEN], check=True, cwd=ROOT)
